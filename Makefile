@@ -1,0 +1,54 @@
+# Every target below sets up .venv first when it is missing or older than the lock.
+# Needs python3 >= 3.11 with venv, and make; nothing else.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.ready
+BENCH_STAMP := $(VENV)/.bench-ready
+
+.PHONY: setup run test lint bench lock clean
+.DEFAULT_GOAL := help
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 16
+
+setup: $(STAMP) ## make .venv from the lock, compile the kernels once
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "make: python3 >= 3.11 is needed; say which with PYTHON=/path/to/python3" >&2; exit 2; }
+	@test -x $(BIN)/python || { echo "[1/4] making $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "[2/4] installing the locked packages (about 150 MB the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar on --require-hashes -r requirements.lock
+	@echo "[3/4] installing ringfence itself, in place"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@echo "[4/4] compiling the kernels"
+	@$(BIN)/python -m geofence.warm
+	@touch $@
+
+run: $(STAMP) ## run the engine with a simulated fleet; prints the console's address
+	@exec $(BIN)/ringfence up --simulate $${RINGFENCE_SIMULATE:-200}
+
+test: $(STAMP) lint ## lint, then every test that needs nothing but this repository
+	@$(BIN)/python -m pytest
+
+lint: $(STAMP) ## ruff, mypy --strict, import-linter
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo
+
+$(BENCH_STAMP): $(STAMP) requirements-bench.lock
+	@echo "installing the peers that the benchmarks compare with"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
+	@touch $@
+
+bench: $(BENCH_STAMP) ## measure against the peers; writes benchmarks/results
+	@$(BIN)/python -m benchmarks
+
+lock: ## pin the newest versions again (needs uv)
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --upgrade -o requirements.lock
+	uv pip compile pyproject.toml --extra dev --extra bench --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --upgrade -c requirements.lock -o requirements-bench.lock
+
+clean: ## remove .venv and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis
