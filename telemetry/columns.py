@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy as np
-    from geofence import Decided, Pings
     from numpy.typing import NDArray
 
+    from geofence import Decided, Pings
     from telemetry.mqtt.topics import Topics
 
 __all__ = [
