@@ -155,7 +155,7 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class AlertChange:
-    """One step in an alert's life, decided by the pipeline; becomes a row of ``alert_log`` and of ``alerts``."""
+    """One step in an alert's life, decided by the pipeline; a row of ``alert_log`` and of ``alerts``."""
 
     alert_id: int
     change: str  # opened, updated, withdrawn
