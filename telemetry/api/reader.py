@@ -1,0 +1,262 @@
+"""What the API asks of the store: the reading side of ``telemetry.store``, as a protocol.
+
+Rows carry the store's units (``_us``, ``_e7``, ``_mm``, ``_ppm``); ``telemetry.api.shapes`` turns them into
+what travels over HTTP. Every list is walked with an opaque keyset cursor, so rows that arrive while a client
+walks neither shift nor repeat what it sees.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+__all__ = [
+    "AlertRow",
+    "DeviceRow",
+    "EventRow",
+    "LogRow",
+    "Page",
+    "PositionRow",
+    "Reader",
+    "TrackRow",
+    "TransitionRow",
+    "ViolationRow",
+]
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Row]):
+    """Some rows and where to go on; ``next`` is None at the end."""
+
+    items: Sequence[Row]
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PositionRow:
+    """The newest ping of a device. lat_e7 and lon_e7 are those of its newest fix (NO_FIX: never one)."""
+
+    device_id: str
+    fix_time_us: int
+    received_time_us: int
+    lat_e7: int
+    lon_e7: int
+    accuracy_mm: int
+    speed_cmps: int
+    heading_cdeg: int
+    status: int
+    battery_pct: int
+    marks: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRow:
+    """A device that is enrolled or has spoken."""
+
+    device_id: str
+    kind: str | None
+    participant: str | None
+    groups: Sequence[str]
+    online: bool | None
+    position: PositionRow | None
+    open_alerts: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrackRow:
+    """One stored ping."""
+
+    fix_time_us: int
+    received_time_us: int
+    boot: int
+    seq: int
+    lat_e7: int
+    lon_e7: int
+    accuracy_mm: int
+    speed_cmps: int
+    heading_cdeg: int
+    altitude_m: int
+    status: int
+    battery_pct: int
+    satellites: int
+    marks: int
+
+
+@dataclass(frozen=True, slots=True)
+class TransitionRow:
+    """One confirmed ENTER, EXIT or CROSS."""
+
+    transition_id: int
+    device_id: str
+    zone_id: str
+    kind: str
+    initial: bool
+    late: bool
+    time_us: int
+    confirmed_us: int
+    distance_mm: int
+    confidence_ppm: int
+    rules_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class ViolationRow:
+    """The current revision of a violation. closed_us is None while it is open."""
+
+    violation_id: int
+    revision: int
+    change: str
+    device_id: str
+    rule_id: str
+    zone_id: str | None
+    severity: str
+    opened_us: int
+    confirmed_us: int
+    closed_us: int | None
+    confidence_ppm: int
+    depth_mm: int
+    depth_error_mm: int
+    fixes: int
+    supersedes: int | None
+    rules_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class AlertRow:
+    """An operator's work item with the current row of its newest violation."""
+
+    alert_id: int
+    state: str  # open, acknowledged, resolved, withdrawn
+    outcome: str | None
+    device_id: str
+    rule_id: str
+    zone_id: str | None
+    severity: str
+    sentence: str
+    opened_us: int
+    updated_us: int
+    violation: ViolationRow | None
+
+
+@dataclass(frozen=True, slots=True)
+class LogRow:
+    """One step in an alert's life."""
+
+    time_us: int
+    change: str
+    who: str | None
+    note: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """A row of the outbox: the CloudEvents JSON that operators get. Ids grow in the order of commits."""
+
+    id: int
+    payload: bytes
+    created_us: int
+
+
+class Reader(Protocol):
+    """Async reading side of the store. Raises StoreUnavailable when the database does not answer."""
+
+    async def open(self) -> None:
+        """Open the pool on the running event loop; does not fail when the database is away."""
+
+    async def close(self) -> None:
+        """Close the pool."""
+
+    async def check(self) -> None:
+        """Return when the database answers."""
+
+    async def devices(self, *, cursor: str | None, limit: int) -> Page[DeviceRow]:
+        """Devices by id."""
+        ...
+
+    async def device(self, device_id: str) -> DeviceRow | None:
+        """One device."""
+        ...
+
+    async def positions(self, since_us: int | None = None) -> Sequence[PositionRow]:
+        """The newest position of every device that was received after ``since_us``."""
+        ...
+
+    def track(self, device_id: str, from_us: int, to_us: int) -> AsyncIterator[Sequence[TrackRow]]:
+        """Every stored ping of a device with from <= fix time < to, by fix time, in chunks."""
+        ...
+
+    async def transitions(
+        self,
+        *,
+        device_id: str | None,
+        zone_id: str | None,
+        kind: str | None,
+        from_us: int | None,
+        to_us: int | None,
+        cursor: str | None,
+        limit: int,
+    ) -> Page[TransitionRow]:
+        """Newest first."""
+        ...
+
+    async def violations(
+        self,
+        *,
+        device_id: str | None,
+        rule_id: str | None,
+        zone_id: str | None,
+        severity: str | None,
+        state: str | None,
+        from_us: int | None,
+        to_us: int | None,
+        cursor: str | None,
+        limit: int,
+    ) -> Page[ViolationRow]:
+        """Current revisions, newest opening first. state: open, closed, withdrawn, held_back."""
+        ...
+
+    async def alerts(
+        self,
+        *,
+        device_id: str | None,
+        rule_id: str | None,
+        severity: str | None,
+        state: str | None,
+        from_us: int | None,
+        to_us: int | None,
+        cursor: str | None,
+        limit: int,
+    ) -> Page[AlertRow]:
+        """Newest opening first."""
+        ...
+
+    async def alert(self, alert_id: int) -> AlertRow | None:
+        """One alert."""
+        ...
+
+    async def alert_log(self, alert_id: int) -> Sequence[LogRow]:
+        """Its history, oldest first."""
+        ...
+
+    async def act_on_alert(
+        self, alert_id: int, action: str, *, who: str, note: str | None, outcome: str | None
+    ) -> AlertRow:
+        """Acknowledge, resolve or reopen; writes ``alerts``, ``alert_log`` and the outbox in one transaction."""
+        ...
+
+    async def ruleset(self) -> tuple[int, dict[str, Any], int] | None:
+        """Version, document ({"zones": FeatureCollection, "rules": {…}}) and effective_us of the rules in force."""
+        ...
+
+    async def outbox_since(self, after_id: int, limit: int) -> Sequence[EventRow]:
+        """Rows of the outbox with a greater id, by id; never one that could later be preceded by a smaller id."""
+        ...
+
+    async def newest_outbox_id(self) -> int:
+        """The greatest id that ``outbox_since`` could have given; 0: none yet."""
+        ...
