@@ -1,0 +1,184 @@
+"""Settings: a TOML file, then RINGFENCE_* in the environment, then command line flags; later ones win."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+__all__ = ["DEFAULT_HTTP", "Settings", "SettingsError", "default_data_dir", "load_settings"]
+
+DEFAULT_HTTP: Final = "127.0.0.1:8750"
+
+
+class SettingsError(Exception):
+    """A setting is wrong; the message names it, its value, where it came from and the remedy."""
+
+
+def default_data_dir() -> Path:
+    """Where state is kept when nobody says otherwise: the user's state directory (XDG)."""
+    state_home = os.environ.get("XDG_STATE_HOME")
+    if state_home:
+        return Path(state_home) / "ringfence"
+    try:
+        return Path.home() / ".local" / "state" / "ringfence"
+    except RuntimeError:  # no HOME and no passwd entry, as in some containers
+        return Path("/var/tmp") / f"ringfence-{os.getuid()}"  # noqa: S108 - survives a reboot, as state must
+
+
+class Settings(BaseModel):
+    """What ``ringfence up`` and its siblings can be told; ``--print-config`` shows the outcome."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mqtt_url: str | None = Field(None, description="MQTT broker; left out: an embedded one is started")
+    mqtt_ca: Path | None = Field(
+        None, description="PEM file of the authority that signed the broker's certificate"
+    )
+    mqtt_port: int | None = Field(
+        None, ge=1, le=65535, description="port of the embedded broker; left out: a free one"
+    )
+    mqtt_root: str = Field("ringfence/v1", description="root of all topics")
+    database_url: str | None = Field(
+        None, description="PostgreSQL or TimescaleDB; left out: an embedded one is started"
+    )
+    rules: Path | None = Field(None, description="directory with zones/*.geojson and rules.toml")
+    data_dir: Path = Field(default_factory=default_data_dir, description="where everything local is kept")
+    http: str = Field(DEFAULT_HTTP, description="HOST:PORT of API and console")
+    simulate: int = Field(0, ge=0, le=1_000_000, description="number of simulated devices to run as well")
+    simulate_seed: int = Field(1, ge=0, description="seed of the simulated fleet")
+    share: int = Field(0, ge=0, le=32767, description="which share this engine is")
+    batch_pings: int = Field(50_000, ge=1, description="most pings decided and committed at once")
+    snapshot_s: float = Field(30.0, gt=0, description="seconds between snapshots")
+    tick_s: float = Field(
+        1.0, gt=0, description="seconds between looks at the clock (silence, schedule edges)"
+    )
+
+    @field_validator("http")
+    @classmethod
+    def _host_and_port(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if not host or not port.isdigit() or int(port) > 65535:
+            raise ValueError(
+                f"{value!r} is not HOST:PORT; write for example {DEFAULT_HTTP} (port 0: a free one)"
+            )
+        if not _is_loopback(host):
+            raise ValueError(
+                f"{host} can be reached from other machines, and this version has no log-in yet; "
+                "listen on 127.0.0.1 and put a reverse proxy with access control before it"
+            )
+        return value
+
+    @field_validator("mqtt_url")
+    @classmethod
+    def _mqtt_scheme(cls, value: str | None) -> str | None:
+        if value is not None and (
+            urlsplit(value).scheme not in {"mqtt", "mqtts"} or not urlsplit(value).hostname
+        ):
+            raise ValueError("write it as mqtt://user:password@host:1883, or mqtts:// for TLS")
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _database_scheme(cls, value: str | None) -> str | None:
+        if value is not None and urlsplit(value).scheme not in {"postgresql", "postgres"}:
+            raise ValueError("write it as postgresql://user:password@host:5432/database")
+        return value
+
+    @field_validator("mqtt_root")
+    @classmethod
+    def _root(cls, value: str) -> str:
+        if not value or set(value) & set("+#\0") or value.startswith("/") or value.endswith("/"):
+            raise ValueError(f"{value!r} can't be a topic root; it has no + or #, and no slash at its ends")
+        return value
+
+    @property
+    def http_host(self) -> str:
+        """The host of ``http``, without brackets."""
+        return self.http.rpartition(":")[0].strip("[]")
+
+    @property
+    def http_port(self) -> int:
+        """The port of ``http``; 0: any free one."""
+        return int(self.http.rpartition(":")[2])
+
+    def redacted(self) -> dict[str, Any]:
+        """All settings as text, without passwords: what may be printed."""
+        return {
+            name: _without_password(value)
+            if name.endswith("_url") and value
+            else (str(value) if isinstance(value, Path) else value)
+            for name, value in self.model_dump().items()
+        }
+
+
+def load_settings(config: Path | None = None, **flags: Any) -> Settings:
+    """Settings from file, environment and flags; flags that are None were not given.
+
+    Raises SettingsError with one line for each wrong setting.
+    """
+    path = config or (Path(os.environ["RINGFENCE_CONFIG"]) if os.environ.get("RINGFENCE_CONFIG") else None)
+    sources = [
+        (f"settings file {path}: ", _read_toml(path) if path else {}),
+        (
+            "RINGFENCE_",
+            {
+                name: value
+                for name in Settings.model_fields
+                if (value := os.environ.get(f"RINGFENCE_{name.upper()}"))
+            },
+        ),
+        ("--", {name: value for name, value in flags.items() if value is not None}),
+    ]
+    values: dict[str, Any] = {}
+    came_from: dict[str, str] = {}
+    for source, given in sources:
+        values |= given
+        came_from |= dict.fromkeys(given, source)
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_problem(item, came_from) for item in error.errors())) from error
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise SettingsError(
+            f"settings file {path}: {error.strerror}; give one that exists with --config"
+        ) from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"settings file {path}: {error}; correct the TOML there") from error
+
+
+def _problem(item: Any, came_from: dict[str, str]) -> str:
+    name = str(item["loc"][0])
+    source = came_from.get(name, "")
+    if item["type"] == "extra_forbidden":
+        known = ", ".join(Settings.model_fields)
+        return f"{source}no setting is called {name}; there are {known}"
+    shown = {"--": name.replace("_", "-"), "RINGFENCE_": name.upper()}.get(source, name)
+    return f"{source}{shown}: {item['msg'].removeprefix('Value error, ')}"
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    return parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@")).geturl()

@@ -1,0 +1,86 @@
+"""Counters and gauges of one engine, for Prometheus and for ``/readyz``."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Metrics"]
+
+
+class Metrics:
+    """What the engine counts. Each instance has its own registry, so two in one process don't mix."""
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        self.messages = Counter("ringfence_messages", "MQTT messages received", registry=registry)
+        self.pings = Counter("ringfence_pings", "pings stored", registry=registry)
+        self.duplicates = Counter(
+            "ringfence_duplicate_pings", "pings that were there already", registry=registry
+        )
+        self.late = Counter(
+            "ringfence_late_pings", "pings older than their device's state", registry=registry
+        )
+        self.rejects = Counter("ringfence_quarantined", "payloads quarantined", ["reason"], registry=registry)
+        self.transitions = Counter(
+            "ringfence_transitions", "transitions decided", ["kind"], registry=registry
+        )
+        self.violations = Counter(
+            "ringfence_violation_changes", "violation rows decided", ["change"], registry=registry
+        )
+        self.notifications = Counter("ringfence_notifications", "alert messages published", registry=registry)
+        self.failures = Counter(
+            "ringfence_batches_failed", "batches that met an unexpected error", registry=registry
+        )
+        self.open_alerts = Gauge("ringfence_open_alerts", "alerts whose violation lasts", registry=registry)
+        self.outbox_waiting = Gauge(
+            "ringfence_outbox_waiting", "alert messages not yet published", registry=registry
+        )
+        self.devices = Gauge("ringfence_devices", "devices known to the engine", registry=registry)
+        self.watermark_lag_s = Gauge(
+            "ringfence_watermark_lag_seconds", "now less the ingest watermark", registry=registry
+        )
+        self.step_s = Histogram(
+            "ringfence_step_seconds",
+            "time of a pipeline step for one batch",
+            ["step"],
+            buckets=(0.0005, 0.002, 0.005, 0.02, 0.05, 0.1, 0.5, 2.0, 10.0),
+            registry=registry,
+        )
+        self.latency_s = Histogram(
+            "ringfence_commit_latency_seconds",
+            "from the receipt of a batch's first message to its commit",
+            buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 60.0),
+            registry=registry,
+        )
+
+    def text(self) -> bytes:
+        """The Prometheus text format."""
+        return bytes(generate_latest(self.registry))
+
+    def sums(self) -> Iterator[tuple[str, float]]:
+        """Each sample without labels: name, value."""
+        for metric in self.registry.collect():
+            for sample in metric.samples:
+                if not sample.labels:
+                    yield sample.name, sample.value
+
+
+class Stopwatch:
+    """Times a step: ``with Stopwatch(histogram.labels(step="decode")): …``."""
+
+    __slots__ = ("_began_s", "_observer")
+
+    def __init__(self, observer: Any) -> None:
+        self._observer = observer
+
+    def __enter__(self) -> None:
+        self._began_s = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._observer.observe(time.perf_counter() - self._began_s)

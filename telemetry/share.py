@@ -1,0 +1,338 @@
+"""A share: one MQTT session, one engine state, one snapshot, one epoch. The unit that moves between machines.
+
+Its state is a function of what is stored: the snapshot plus the inputs of the batches since. So a start is
+load, replay, subscribe; and after an unexpected error the same path brings the state back to the last commit.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import numpy as np
+
+from geofence import NO_TIME, Decided, Devices, Engine, Ruleset
+from telemetry.admission import Admission
+from telemetry.alerts.tracker import AlertTracker
+from telemetry.columns import Admitted, Batch, Messages, Reject
+from telemetry.pipeline import Work, nothing_admitted, run
+from telemetry.store import StaleEpoch, StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from telemetry.config import Settings
+    from telemetry.metrics import Metrics
+    from telemetry.mqtt.session import Session
+    from telemetry.store import Lease, Store
+
+__all__ = ["RulesVersion", "Share", "Stopping"]
+
+log = logging.getLogger(__name__)
+
+RECEIVE_WAIT_S: Final = 0.25  # how long an idle share waits for a message before it looks at the clock
+DRAIN_S: Final = 5.0  # at a stop, the longest time spent on what has been received already
+RETRY_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # between tries to commit; the last one repeats
+
+
+class Stopping(Exception):  # noqa: N818 - not an error: it ends a wait
+    """The share was asked to stop while the database was away; nothing of the batch was acknowledged."""
+
+
+@dataclass(frozen=True, slots=True)
+class RulesVersion:
+    """Rules as the store numbered them."""
+
+    version: int
+    ruleset: Ruleset
+    effective_us: int
+
+
+class _Snapshot(msgspec.Struct, array_like=True):
+    """What a share needs to go on, besides the stored inputs since."""
+
+    rules_version: int
+    tick_us: int
+    engine: bytes
+    admission: bytes
+    tracker: bytes
+
+
+class Share:
+    """One engine at work: ``start`` restores its state, ``run`` loops until ``stop``.
+
+    ``problem`` says why it is not at work, None when it is; ``/readyz`` shows it.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        session: Session,
+        metrics: Metrics,
+        wake_notifier: Callable[[], None],
+    ) -> None:
+        self.number = settings.share
+        self.mqtt_root = settings.mqtt_root
+        self.metrics = metrics
+        self.wake_notifier = wake_notifier
+        self.problem: str | None = "the share is restoring its state"
+        self.watermark_us = NO_TIME
+        self._settings = settings
+        self._store = store
+        self._session = session
+        self._stopping = threading.Event()
+        self._new_rules: RulesVersion | None = None
+
+    # --- restoring ------------------------------------------------------------------------------
+
+    def start(self, rules: RulesVersion) -> None:
+        """Take the share over, restore its state, and have ``rules`` adopted if they are newer."""
+        self._restore(self._store.take_share(self.number), rules)
+        if self.rules_version != rules.version:
+            self.adopt(rules)
+
+    def _restore(self, lease: Lease, rules: RulesVersion) -> None:
+        self.epoch = lease.epoch
+        self.last_batch = self._snapshot_batch = lease.snapshot_batch
+        later = self._store.replay(self.number, lease.snapshot_batch)
+        if lease.snapshot is None:
+            first = next(later, None)
+            later = chain([] if first is None else [first], later)
+            self._use(rules if first is None else self._stored_rules(first.rules_version, rules))
+            self.devices = Devices()
+            self.engine = Engine(self.ruleset, self.devices)
+            self.tracker = AlertTracker()
+            self.admission = Admission(self.devices, self._store.contains)
+        else:
+            saved = msgspec.msgpack.decode(lease.snapshot, type=_Snapshot)
+            self._use(self._stored_rules(saved.rules_version, rules))
+            self.engine = Engine.restore(self.ruleset, saved.engine)
+            self.devices = self.engine.devices
+            self.tracker = AlertTracker.restore(saved.tracker)
+            self.admission = Admission(self.devices, self._store.contains)
+            self.admission.restore(saved.admission)
+            self.watermark_us = saved.tick_us
+        for past in later:
+            new_rules = None
+            if past.rules_version != self.rules_version:
+                new_rules = self._stored_rules(past.rules_version, rules)
+            admitted = replace(
+                nothing_admitted(self.devices),
+                pings=past.pings,
+                marks=past.marks,
+                judged=past.judged,
+                check_ins=past.check_ins,
+            )
+            self.admission.remember(past.pings)
+            for decided in self.judge(admitted, past.tick_us, new_rules)[0]:
+                self.tracker.follow(decided)
+            self.last_batch = past.number
+        log.info("share %d restored: batch %d, epoch %d", self.number, self.last_batch, self.epoch)
+
+    def _stored_rules(self, version: int, newest: RulesVersion) -> RulesVersion:
+        if version == newest.version:
+            return newest
+        stored = self._store.load_ruleset(version)
+        assert stored is not None, f"batches name rules version {version}, which the store lacks"
+        return RulesVersion(version, Ruleset.from_document(stored[1]), stored[2])
+
+    def _use(self, rules: RulesVersion) -> None:
+        self.rules_version, self.ruleset = rules.version, rules.ruleset
+
+    # --- deciding -------------------------------------------------------------------------------
+
+    def judge(
+        self, admitted: Admitted, tick_us: int, new_rules: RulesVersion | None
+    ) -> tuple[list[Decided], NDArray[np.bool_]]:
+        """All that the engine says to one batch of inputs; live and after a restart it is this call.
+
+        Gives the decisions, and for each admitted ping whether it came too late to be judged in order.
+        """
+        decided: list[Decided] = []
+        if new_rules is not None:
+            decided.append(self.engine.adopt(new_rules.ruleset, new_rules.effective_us))
+            self._use(new_rules)
+        checked = self.engine.check(admitted.pings.take(admitted.judged))
+        late = np.zeros(len(admitted.pings), np.bool_)
+        late[admitted.judged] = checked.late
+        decided.append(checked)
+        if admitted.check_ins:
+            decided.append(self.engine.check_in(admitted.check_ins))
+        if tick_us != NO_TIME:
+            decided.append(self.engine.tick(tick_us))
+            self.watermark_us = tick_us
+        return decided, late
+
+    def adopt(self, rules: RulesVersion) -> None:
+        """Have the next batch adopt these rules; safe from any thread."""
+        self._new_rules = rules
+
+    # --- looping --------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Receive, decide, commit, acknowledge until ``stop``; then take what was received, and snapshot."""
+        self.problem = None
+        next_tick_s = next_snapshot_s = time.monotonic() + self._settings.tick_s
+        drain_until_s: float | None = None
+        try:
+            while True:
+                messages = self._session.receive(RECEIVE_WAIT_S, self._settings.batch_pings)
+                now_s = time.monotonic()
+                if self._stopping.is_set():
+                    drain_until_s = drain_until_s or now_s + DRAIN_S
+                    if messages is None or now_s > drain_until_s:
+                        break
+                tick_us = NO_TIME
+                if now_s >= next_tick_s:
+                    next_tick_s = now_s + self._settings.tick_s
+                    tick_us = self._ingest_watermark_us()
+                new_rules, self._new_rules = self._new_rules, None
+                if messages is not None or tick_us != NO_TIME or new_rules is not None:
+                    self._take(Work(messages, tick_us, new_rules))
+                if now_s >= next_snapshot_s:
+                    next_snapshot_s = now_s + self._settings.snapshot_s
+                    self._save_snapshot()
+            self._save_snapshot()
+        except Stopping:
+            log.warning("stopped while the database was away; the broker keeps what was not committed")
+        except StaleEpoch as error:
+            log.error("this engine stops: %s", error)  # noqa: TRY400 - the message says it all
+        finally:
+            self.problem = "the share has stopped"
+
+    def stop(self) -> None:
+        """Ask ``run`` to end; join its thread afterwards."""
+        self._stopping.set()
+
+    def commit(self, batch: Batch) -> None:
+        """Commit, and while the database is away try again with the same decided batch.
+
+        Raises Stopping when the share is stopped meanwhile.
+        """
+        attempt = 0
+        while True:
+            try:
+                self._store.commit(batch)
+            except StoreUnavailable as error:
+                self.problem = f"the database is away: {error}"
+                log.warning("batch %d waits: %s", batch.number, error)
+                if self._stopping.wait(RETRY_S[min(attempt, len(RETRY_S) - 1)]):
+                    raise Stopping from error
+                attempt += 1
+            else:
+                self.problem = None
+                self.last_batch = batch.number
+                return
+
+    def now_us(self) -> int:
+        """The wall clock, UTC microseconds."""
+        return time.time_ns() // 1000
+
+    def _ingest_watermark_us(self) -> int:
+        """How far silence may be counted: now, if the session is up and nothing waits; else no further."""
+        if self._session.ready and self._session.idle:
+            now_us = self.now_us()
+            self.metrics.watermark_lag_s.set(0)
+            return max(now_us, self.watermark_us)
+        if self.watermark_us != NO_TIME:
+            self.metrics.watermark_lag_s.set((self.now_us() - self.watermark_us) / 1e6)
+        return NO_TIME
+
+    def _save_snapshot(self) -> None:
+        if self.last_batch == self._snapshot_batch:
+            return
+        blob = msgspec.msgpack.encode(
+            _Snapshot(
+                self.rules_version,
+                self.watermark_us,
+                self.engine.snapshot(),
+                self.admission.snapshot(),
+                self.tracker.snapshot(),
+            )
+        )
+        try:
+            self._store.save_snapshot(self.number, self.epoch, self.last_batch, blob)
+        except StoreUnavailable as error:
+            log.warning("no snapshot: %s", error)
+        else:
+            self._snapshot_batch = self.last_batch
+
+    # --- the unexpected -------------------------------------------------------------------------
+
+    def _take(self, work: Work) -> None:
+        """Run the pipeline; halve a batch that meets a bug until the one bad message is set aside.
+
+        The state may be half moved when that happens, so it is brought back to the last commit first.
+        """
+        try:
+            run(self, work)
+        except (Stopping, StaleEpoch, StoreUnavailable):
+            raise
+        except Exception:
+            self.metrics.failures.inc()
+            log.exception("batch %d failed; restoring the state of the last commit", self.last_batch + 1)
+            self._restore_after_failure()
+            if work.messages is None:
+                return
+            n = len(work.messages)
+            if n > 1:
+                self._take(
+                    Work(_part(work.messages, 0, n // 2, _no_acknowledgement), NO_TIME, work.new_rules)
+                )
+                self._take(Work(_part(work.messages, n // 2, n, _no_acknowledgement), work.tick_us))
+            else:
+                self._set_aside(work.messages)
+            work.messages.acknowledge()
+
+    def _restore_after_failure(self) -> None:
+        rules = RulesVersion(self.rules_version, self.ruleset, NO_TIME)
+        while True:
+            try:
+                self._restore(self._store.take_share(self.number), rules)
+            except StoreUnavailable as error:
+                self.problem = f"the database is away: {error}"
+                if self._stopping.wait(RETRY_S[-1]):
+                    raise Stopping from error
+            else:
+                return
+
+    def _set_aside(self, messages: Messages) -> None:
+        reject = Reject(
+            topic=messages.topics.names[messages.topic[0]],
+            reason="internal_error",
+            detail="the engine met an unexpected error on this message; the log of this moment has the traceback",
+            payload=messages.payload(0),
+            received_time_us=int(messages.received_time_us[0]),
+        )
+        self.commit(
+            Batch(
+                share=self.number,
+                epoch=self.epoch,
+                number=self.last_batch + 1,
+                rules_version=self.rules_version,
+                admitted=replace(nothing_admitted(self.devices), rejects=[reject]),
+                decided=[],
+                tick_us=NO_TIME,
+                alerts=[],
+                outgoing=[],
+            )
+        )
+
+
+def _no_acknowledgement() -> None:
+    """A part of a batch: the whole is acknowledged once all parts are committed."""
+
+
+def _part(messages: Messages, begin: int, end: int, acknowledge: Callable[[], None]) -> Messages:
+    columns: dict[str, Any] = {
+        name: getattr(messages, name)[begin:end] for name in ("start", "stop", "topic", "received_time_us")
+    }
+    return replace(messages, acknowledge=acknowledge, **columns)
