@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-__all__ = ["Metrics"]
+__all__ = ["Metrics", "Stopwatch"]
 
 
 class Metrics:
@@ -63,12 +60,9 @@ class Metrics:
         """The Prometheus text format."""
         return bytes(generate_latest(self.registry))
 
-    def sums(self) -> Iterator[tuple[str, float]]:
-        """Each sample without labels: name, value."""
-        for metric in self.registry.collect():
-            for sample in metric.samples:
-                if not sample.labels:
-                    yield sample.name, sample.value
+    def stored_pings(self) -> float:
+        """How many pings this process has stored."""
+        return self.registry.get_sample_value("ringfence_pings_total") or 0.0
 
 
 class Stopwatch:

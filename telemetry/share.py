@@ -308,7 +308,7 @@ class Share:
         reject = Reject(
             topic=messages.topics.names[messages.topic[0]],
             reason="internal_error",
-            detail="the engine met an unexpected error on this message; the log of this moment has the traceback",
+            detail="the engine met an unexpected error on this message; its log has the traceback",
             payload=messages.payload(0),
             received_time_us=int(messages.received_time_us[0]),
         )

@@ -1,0 +1,365 @@
+"""``ringfence up``: starts what is needed, in order, runs it, and takes it down in the opposite order."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Final, Self
+
+import msgspec
+import uvicorn
+
+from geofence import NO_TIME, GeofenceError, Ruleset, to_rfc3339
+from telemetry.alerts.notifier import Notifier
+from telemetry.api.app import create_app
+from telemetry.columns import Outgoing
+from telemetry.config import Settings, SettingsError
+from telemetry.metrics import Metrics
+from telemetry.mqtt.session import Session
+from telemetry.mqtt.topics import Topics
+from telemetry.services.broker import EmbeddedBroker
+from telemetry.services.datadir import DataDirLock
+from telemetry.services.postgres import EmbeddedPostgres
+from telemetry.services.state import RunningUp, clear_state, write_state
+from telemetry.share import RulesVersion, Share
+from telemetry.store import Reader, Store, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+__all__ = ["Up", "run_up"]
+
+log = logging.getLogger(__name__)
+
+STOP_FLEET_S: Final = 3.0
+STOP_SHARE_S: Final = 8.0
+STOP_NOTIFIER_S: Final = 2.0
+STOP_SESSION_S: Final = 1.0
+STOP_HTTP_S: Final = 2.0
+HEARTBEAT_S: Final = 10.0
+
+
+def run_up(settings: Settings, say: Callable[[str], None]) -> int:
+    """Run until Ctrl-C or SIGTERM. ``say`` takes a line of progress. Gives the exit status.
+
+    Raises the errors of what it starts, each with its remedy; whatever was started before is stopped.
+    """
+    stop = threading.Event()
+    reload = threading.Event()
+    handlers = {
+        signal.SIGINT: lambda *_: stop.set(),
+        signal.SIGTERM: lambda *_: stop.set(),
+        signal.SIGHUP: lambda *_: reload.set(),
+    }
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        with Up(settings, say) as up:
+            if not stop.is_set():
+                up.serve(stop, reload)
+            say("stopping: taking what was received, committing, acknowledging")
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    say("stopped")
+    return 0 if up.failure is None else 1
+
+
+class Up:
+    """All parts of a running engine on one machine. A context manager: entering starts, leaving stops."""
+
+    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
+        self.settings = settings
+        self.failure: str | None = None
+        self._say = say
+        self._stack = ExitStack()
+        self._began_s = time.monotonic()
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    # --- starting, in order; the stack takes it down in the opposite order ------------------------
+
+    def _start(self) -> None:
+        settings, say, stack = self.settings, self._say, self._stack
+        stack.enter_context(DataDirLock(settings.data_dir))
+        listener = stack.enter_context(_listen(settings))
+        database_url = settings.database_url or self._start_postgres()
+        mqtt_url = settings.mqtt_url or self._start_broker()
+        self._store = stack.enter_context(contextlib.closing(Store.open(database_url)))
+        self._store.migrate()
+        say(f"database ready ({self._store.extension or 'native partitions'})")
+        rules = self._load_rules()
+        for warning in rules.ruleset.warnings:
+            say(f"warning: {warning}")
+        say(
+            f"rules version {rules.version}: {len(rules.ruleset.rules)} rules, {len(rules.ruleset.zones)} zones"
+        )
+
+        self.metrics = Metrics()
+        self._start_notifier(database_url, mqtt_url)
+        self._start_share(mqtt_url, rules)
+        self.http_url = f"http://{settings.http_host}:{listener.getsockname()[1]}"
+        self._start_http(listener, database_url)
+        write_state(
+            settings.data_dir,
+            RunningUp.of_this_process(mqtt_url=mqtt_url, database_url=database_url, http_url=self.http_url),
+        )
+        stack.callback(clear_state, settings.data_dir)
+        if settings.simulate:
+            self._start_fleet(mqtt_url)
+        say(f"ready after {time.monotonic() - self._began_s:.1f} s: console and API at {self.http_url}")
+
+    def _start_postgres(self) -> str:
+        postgres = EmbeddedPostgres(self.settings.data_dir, self._say)
+        self._stack.callback(postgres.stop)
+        return postgres.start()
+
+    def _start_broker(self) -> str:
+        broker = EmbeddedBroker(self.settings.data_dir, self.settings.mqtt_port, self._say)
+        self._stack.callback(broker.stop)
+        url = broker.start()
+        self._say(f"broker ready; its configuration is {broker.config_path}")
+        return url
+
+    def _load_rules(self) -> RulesVersion:
+        directory = self.settings.rules or (self._city_rules() if self.settings.simulate else None)
+        if directory is None:
+            stored = self._store.load_ruleset()
+            if stored is not None:
+                version, document, effective_us = stored
+                return RulesVersion(version, Ruleset.from_document(document), effective_us)
+            ruleset = Ruleset.from_document(
+                {"zones": {"type": "FeatureCollection", "features": []}, "rules": {}}
+            )
+        else:
+            ruleset = Ruleset.load(directory)
+        return self._number(ruleset)
+
+    def _number(self, ruleset: Ruleset) -> RulesVersion:
+        effective_us = time.time_ns() // 1000
+        version = self._store.save_ruleset(ruleset.document, ruleset.digest, effective_us)
+        return RulesVersion(version, ruleset, effective_us)
+
+    def _city_rules(self) -> Path:
+        """The zones and rules of the simulated city, written where a person can read them."""
+        from firmware_sim.scenario import build, load, write_rules  # noqa: PLC0415 - only with --simulate
+
+        directory = self.settings.data_dir / "simulated-rules"
+        write_rules(build(load("city"), self.settings.simulate, self.settings.simulate_seed), directory)
+        return directory
+
+    def _start_notifier(self, database_url: str, mqtt_url: str) -> None:
+        store = self._stack.enter_context(contextlib.closing(Store.open(database_url)))
+        session = self._session(mqtt_url, "notify", [])
+        self._notifier = Notifier(store, session, self.metrics)
+        self._notifier.start()
+        self._stack.callback(self._notifier.stop, STOP_NOTIFIER_S)
+
+    def _start_share(self, mqtt_url: str, rules: RulesVersion) -> None:
+        root, number = self.settings.mqtt_root, self.settings.share
+        self._heartbeat = Heartbeat(root, number)
+        self._share_session = self._session(
+            mqtt_url, "share", subscriptions(root), start=False, will=self._heartbeat.message("lost")
+        )
+        self.share = Share(self.settings, self._store, self._share_session, self.metrics, self._notifier.wake)
+        self.share.start(rules)
+        self._share_session.start()
+        self._share_thread = threading.Thread(target=self.share.run, name=f"share-{number}", daemon=True)
+        self._share_thread.start()
+        self._stack.callback(self._stop_share)
+
+    def _session(
+        self,
+        mqtt_url: str,
+        role: str,
+        filters: list[str],
+        *,
+        start: bool = True,
+        will: Outgoing | None = None,
+    ) -> Session:
+        session = Session(
+            mqtt_url,
+            f"ringfence-{role}-{self.settings.share}",  # fixed: whoever connects as the share takes it over
+            filters,
+            topics=Topics(self.settings.mqtt_root),
+            will=will,
+            ca_file=self.settings.mqtt_ca,
+        )
+        self._stack.callback(session.close, STOP_SESSION_S)
+        if start:
+            session.start()
+        return session
+
+    def _stop_share(self) -> None:
+        self.share.stop()
+        self._share_thread.join(STOP_SHARE_S)
+        self._share_session.publish([self._heartbeat.message("stopped")], STOP_SESSION_S)
+
+    def _start_http(self, listener: socket.socket, database_url: str) -> None:
+        app = create_app(
+            Reader(database_url),
+            EngineHealth(self),
+            zones_read_only=self.settings.rules is not None,
+            version=version("ringfence"),
+        )
+        server = uvicorn.Server(
+            uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
+        )
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True)
+        thread.start()
+
+        def end() -> None:
+            server.should_exit = True
+            thread.join(STOP_HTTP_S)
+
+        self._stack.callback(end)
+
+    def _start_fleet(self, mqtt_url: str) -> None:
+        """The simulated devices run in a process of their own, as devices would."""
+        command = [sys.executable, "-m", "telemetry.cli", "simulate", "--quiet"]
+        command += ["--devices", str(self.settings.simulate), "--seed", str(self.settings.simulate_seed)]
+        environment = os.environ | {
+            "RINGFENCE_MQTT_URL": mqtt_url,
+            "RINGFENCE_MQTT_ROOT": self.settings.mqtt_root,
+        }
+        fleet = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)  # noqa: S603 - our own program
+        self._say(f"{self.settings.simulate} simulated devices started")
+
+        def end() -> None:
+            fleet.terminate()
+            try:
+                fleet.wait(STOP_FLEET_S)
+            except subprocess.TimeoutExpired:
+                fleet.kill()
+                fleet.wait()
+
+        self._stack.callback(end)
+
+    # --- running --------------------------------------------------------------------------------
+
+    def serve(self, stop: threading.Event, reload: threading.Event) -> None:
+        """Beat, reload rules when asked, until ``stop`` or until the share ends by itself."""
+        next_beat_s = time.monotonic()
+        while not stop.wait(0.2):
+            if not self._share_thread.is_alive():
+                self.failure = self.share.problem or "the share ended"
+                self._say(f"error: {self.failure}")
+                return
+            if reload.is_set():
+                reload.clear()
+                self._reload_rules()
+            if time.monotonic() >= next_beat_s:
+                next_beat_s = time.monotonic() + HEARTBEAT_S
+                self._share_session.publish([self._heartbeat.of(self.share, self.metrics)], 1.0)
+
+    def not_ready(self) -> list[str]:
+        """Why this engine is not ready; empty: it is."""
+        reasons = [self._share_session.problem, self.share.problem]
+        return [reason for reason in reasons if reason is not None]
+
+    def _reload_rules(self) -> None:
+        directory = self.settings.rules
+        if directory is None:
+            self._say("SIGHUP: no rules directory was given, so there is nothing to reload")
+            return
+        try:
+            rules = self._number(Ruleset.load(directory))
+        except (GeofenceError, StoreError) as error:
+            self._say(f"rules not reloaded, the old ones stay in force:\n{error}")
+            return
+        self.share.adopt(rules)
+        self._say(f"rules version {rules.version} adopted")
+
+
+class EngineHealth:
+    """What ``/healthz``, ``/readyz`` and ``/metrics`` tell of a running engine."""
+
+    def __init__(self, up: Up) -> None:
+        self._up = up
+
+    def ready(self) -> list[str]:
+        """Reasons why the engine is not ready; empty: it is."""
+        return self._up.not_ready()
+
+    def live(self) -> dict[str, object]:
+        """Who answers."""
+        share = self._up.share
+        return {
+            "share": share.number,
+            "rules_version": share.rules_version,
+            "last_batch": share.last_batch,
+            "devices": len(share.devices),
+            "watermark": None if share.watermark_us == NO_TIME else to_rfc3339(share.watermark_us),
+        }
+
+    def metrics(self) -> bytes:
+        """Prometheus text."""
+        return self._up.metrics.text()
+
+
+class Heartbeat:
+    """The retained status message of a share, and its last will."""
+
+    def __init__(self, root: str, share: int) -> None:
+        self._share = share
+        self._topic = f"{root}/engine/{share}/status"
+        self._pings, self._since_s = 0.0, time.monotonic()
+
+    def message(self, state: str, **details: object) -> Outgoing:
+        """A status message; ``state`` is running, stopped or lost."""
+        payload = msgspec.json.encode({"state": state, "share": self._share, **details})
+        return Outgoing(alert_id=0, device_id="", topic=self._topic, payload=payload, retain=True)
+
+    def of(self, share: Share, metrics: Metrics) -> Outgoing:
+        """The status of a running share: watermark, lag, and the rate since the last beat."""
+        now_s, pings = time.monotonic(), metrics.stored_pings()
+        rate = (pings - self._pings) / max(now_s - self._since_s, 1e-3)
+        self._pings, self._since_s = pings, now_s
+        known = share.watermark_us != NO_TIME
+        return self.message(
+            "running",
+            time=to_rfc3339(share.now_us()),
+            watermark=to_rfc3339(share.watermark_us) if known else None,
+            lag_s=round((share.now_us() - share.watermark_us) / 1e6, 3) if known else None,
+            pings_per_s=round(rate, 1),
+            problem=share.problem,
+        )
+
+
+def subscriptions(root: str) -> list[str]:
+    """The filters of a share that has all lanes."""
+    return [f"{root}/+/+/{leaf}" for leaf in ("pings", "status", "results", "checkins")] + ["owntracks/+/+"]
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """The listening socket, bound before anything slow starts, so that a taken port is told at once."""
+    family = socket.AF_INET6 if ":" in settings.http_host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.http_host, settings.http_port))
+    except OSError as error:
+        listener.close()
+        raise SettingsError(
+            f"{settings.http}: {error.strerror}; give another address with --http (port 0: any free one)"
+        ) from error
+    listener.listen(128)
+    return listener
