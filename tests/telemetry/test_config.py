@@ -1,0 +1,89 @@
+"""Settings: which source wins, and that an error names the source, the value and the remedy."""
+
+from pathlib import Path
+
+import pytest
+
+from telemetry.config import Settings, SettingsError, default_data_dir, load_settings
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch):
+    for name in [*Settings.model_fields, "config"]:
+        monkeypatch.delenv(f"RINGFENCE_{name.upper()}", raising=False)
+
+
+def test_flags_win_over_environment_and_environment_over_file(tmp_path, monkeypatch):
+    file = tmp_path / "ringfence.toml"
+    file.write_text('share = 1\nsimulate = 1\nmqtt_url = "mqtt://file"\n')
+    monkeypatch.setenv("RINGFENCE_SIMULATE", "2")
+    monkeypatch.setenv("RINGFENCE_MQTT_URL", "mqtt://environment")
+    settings = load_settings(file, mqtt_url="mqtt://flag")
+    assert (settings.share, settings.simulate, settings.mqtt_url) == (1, 2, "mqtt://flag")
+
+
+def test_a_settings_file_can_be_named_by_the_environment(tmp_path, monkeypatch):
+    file = tmp_path / "ringfence.toml"
+    file.write_text("share = 7\n")
+    monkeypatch.setenv("RINGFENCE_CONFIG", str(file))
+    assert load_settings().share == 7
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "words"),
+    [
+        ({"mqtt_url": "tcp://host"}, {}, ["--mqtt-url", "mqtt://"]),
+        ({"database_url": "mysql://host"}, {}, ["--database-url", "postgresql://"]),
+        ({}, {"RINGFENCE_HTTP": "8750"}, ["RINGFENCE_HTTP", "HOST:PORT"]),
+        ({}, {"RINGFENCE_HTTP": "0.0.0.0:8750"}, ["RINGFENCE_HTTP", "127.0.0.1"]),
+        ({}, {"RINGFENCE_SHARE": "many"}, ["RINGFENCE_SHARE", "integer"]),
+        ({"mqtt_root": "a/#"}, {}, ["--mqtt-root", "#"]),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_source_and_remedy(flags, environment, words, monkeypatch):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings(**flags)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_file_with_an_unknown_setting_names_the_known_ones(tmp_path):
+    file = tmp_path / "ringfence.toml"
+    file.write_text("mqtt_ulr = 1\n")
+    with pytest.raises(
+        SettingsError, match=r"ringfence\.toml: no setting is called mqtt_ulr; there are mqtt_url"
+    ):
+        load_settings(file)
+
+
+def test_a_file_that_is_no_toml_says_where(tmp_path):
+    file = tmp_path / "ringfence.toml"
+    file.write_text("share = \n")
+    with pytest.raises(SettingsError, match="line 1"):
+        load_settings(file)
+
+
+def test_a_missing_file_says_so(tmp_path):
+    with pytest.raises(SettingsError, match="No such file"):
+        load_settings(tmp_path / "none.toml")
+
+
+def test_printed_settings_hold_no_password():
+    settings = load_settings(mqtt_url="mqtt://me:secret@host", database_url="postgresql://u:hidden@h/d")
+    printed = str(settings.redacted())
+    assert "secret" not in printed
+    assert "hidden" not in printed
+    assert "mqtt://me:***@host" in printed
+
+
+def test_the_data_directory_does_not_need_a_home(monkeypatch):
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pathlib.Path.home", _no_home)
+    assert default_data_dir().is_absolute()
+
+
+def _no_home() -> Path:
+    raise RuntimeError("Could not determine home directory.")
