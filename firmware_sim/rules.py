@@ -1,0 +1,133 @@
+"""Writes a city's zones and rules in the form that the engine loads."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from firmware_sim.city import CURFEWS
+from firmware_sim.codec import KIND_PHONE, KIND_WRIST
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from firmware_sim.city import City, Zone
+
+__all__ = ["BATTERY_PCT", "CONTACT_S", "write_rules"]
+
+BATTERY_PCT = 5
+CONTACT_S = 30 * 60
+_GRACE_MIN = 5
+
+
+def write_rules(city: City, directory: Path) -> None:
+    """Write ``zones/*.geojson`` (one file for each layer) and ``rules.toml`` into ``directory``."""
+    zones_dir = directory / "zones"
+    zones_dir.mkdir(parents=True, exist_ok=True)
+    layers: dict[str, list[Zone]] = {}
+    for zone in city.zones:
+        layers.setdefault(zone.layer, []).append(zone)
+    for layer, zones in layers.items():
+        collection = {"type": "FeatureCollection", "features": [_feature(zone) for zone in zones]}
+        (zones_dir / f"{layer}.geojson").write_text(
+            json.dumps(collection, separators=(",", ":")) + "\n", "utf-8"
+        )
+    (directory / "rules.toml").write_text(_rules(city), "utf-8")
+
+
+def _feature(zone: Zone) -> dict[str, Any]:
+    positions: list[Any] = zone.lon_lat.tolist()
+    properties: dict[str, Any] = {"id": zone.id, "layer": zone.layer}
+    if zone.shape == "polygon":
+        geometry = {"type": "Polygon", "coordinates": [[*positions, positions[0]]]}
+    elif zone.shape == "circle":
+        geometry = {"type": "Point", "coordinates": positions[0]}
+    else:
+        geometry = {"type": "LineString", "coordinates": positions}
+    if zone.radius_m:
+        properties["radius_m"] = zone.radius_m
+    if zone.buffer_m:
+        properties["buffer_m"] = zone.buffer_m
+    return {"type": "Feature", "properties": properties, "geometry": geometry}
+
+
+def _rules(city: City) -> str:
+    blocks = [f'timezone = "{city.timezone}"\n']
+    blocks += [
+        _table(
+            "rules",
+            id="schools",
+            subjects=["group:school-exclusion"],
+            require="outside",
+            layer="schools",
+            severity="high",
+        ),
+        _table(
+            "rules",
+            id="victim",
+            subjects=["group:no-contact"],
+            require="outside",
+            zones=["victim-01"],
+            severity="critical",
+        ),
+        _table("rules", id="strap", subjects=["group:worn"], require="strap_closed", severity="critical"),
+        _table("rules", id="case", subjects=["group:worn"], require="case_closed", severity="high"),
+        _table(
+            "rules",
+            id="battery",
+            subjects=["group:worn"],
+            require="battery",
+            above_pct=BATTERY_PCT,
+            severity="low",
+        ),
+        _table(
+            "rules",
+            id="contact",
+            subjects=["group:worn"],
+            require="contact",
+            within=f"{CONTACT_S // 60} min",
+            severity="low",
+        ),
+        _table(
+            "rules", id="river", subjects=["group:worn"], require="none", zones=["river"], severity="info"
+        ),
+    ]
+    for i, device_id in enumerate(city.device_ids):
+        if city.kind[i] == KIND_PHONE:
+            continue
+        blocks.append(
+            _table(
+                "rules",
+                id=f"home-curfew-{device_id}",
+                subjects=[f"device:{device_id}"],
+                require="inside",
+                zones=[f"home-{device_id}"],
+                when=CURFEWS[city.people["curfew"][i]][0],
+                severity="high",
+                grace=f"{_GRACE_MIN} min",
+            )
+        )
+    for i, device_id in enumerate(city.device_ids):
+        kind = "phone" if city.kind[i] == KIND_PHONE else "wrist" if city.kind[i] == KIND_WRIST else "ankle"
+        groups = ["phones" if kind == "phone" else "worn"]
+        if city.people["school_exclusion"][i] and kind != "phone":
+            groups.append("school-exclusion")
+        if city.people["no_contact"][i] and kind != "phone":
+            groups.append("no-contact")
+        key = city.keys[i]
+        blocks.append(
+            _table(
+                "devices",
+                id=device_id,
+                kind=kind,
+                participant=city.participant(i),
+                groups=groups,
+                **({"key": key} if key else {}),
+            )
+        )
+    return "\n".join(blocks)
+
+
+def _table(name: str, **entries: Any) -> str:
+    # JSON's strings, numbers and lists of strings are TOML's
+    return f"[[{name}]]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in entries.items())
