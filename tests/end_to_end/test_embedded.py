@@ -1,0 +1,116 @@
+"""``ringfence up`` with nothing given: its own broker and database, started, stopped, killed and started again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.test_main_job import ALERTS, HOME, now
+
+
+@pytest.fixture
+def state_root(tmp_path_factory) -> Path:
+    """A data directory that the uid of the embedded database need not be able to reach."""
+    return tmp_path_factory.mktemp("embedded") / "data"
+
+
+def descendants(pid: int) -> set[int]:
+    """Every process below ``pid``, by the parent links in /proc; the embedded servers are among them."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError, ValueError):
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                parents[int(entry.name)] = int(fields[1])
+    found: set[int] = set()
+    fresh = {pid}
+    while fresh:
+        fresh = {child for child, parent in parents.items() if parent in fresh} - found
+        found |= fresh
+    return found
+
+
+def alive(pids: set[int]) -> set[int]:
+    """Those that still run; zombies don't."""
+    running = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+                running.add(pid)
+    return running
+
+
+def test_stop_leaves_no_process_and_no_stale_state(engines, state_root, circle_rules, clients, eventually):
+    engine = engines("--rules", str(circle_rules), data_dir=state_root)
+    children = descendants(engine.process.pid)
+    assert len(children) >= 2, "a broker and a database at least"
+    operator = clients(engine.mqtt_url, subscribe=ALERTS)
+    clients(engine.mqtt_url).ping("a17", time=now(), lat=HOME[0], lon=HOME[1], accuracy_m=5)
+    assert json.loads(operator.next(3.0).payload)["data"]["device_id"] == "a17"
+    began_s = time.monotonic()
+    assert engine.stop(15) == 0
+    assert time.monotonic() - began_s < 15
+    eventually(lambda: not alive(children), 5)
+    assert not list(state_root.rglob("up.json"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_both_signals_stop_it(engines, state_root, circle_rules, number):
+    engine = engines("--rules", str(circle_rules), data_dir=state_root)
+    engine.process.send_signal(number)
+    assert engine.process.wait(15) == 0
+
+
+def test_kill_of_everything_then_up_again_keeps_what_was_acknowledged(
+    engines, state_root, circle_rules, clients, eventually
+):
+    engine = engines("--rules", str(circle_rules), data_dir=state_root)
+    device = clients(engine.mqtt_url)
+    for seq in range(50):
+        device.ping("a17", time=now(), boot=1, seq=seq, lat=1, lon=2)
+    device.close()
+    for pid in [engine.process.pid, *descendants(engine.process.pid)]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    engine.process.wait()
+
+    again = engines("--rules", str(circle_rules), data_dir=state_root)
+    eventually(
+        lambda: sorted(row["seq"] for row in again.get("devices/a17/track")["items"]) == list(range(50)), 20
+    )
+    assert again.stop() == 0
+
+
+def test_orphaned_servers_of_a_killed_engine_are_taken_care_of(engines, state_root, circle_rules, eventually):
+    engine = engines("--rules", str(circle_rules), data_dir=state_root)
+    orphans = descendants(engine.process.pid)
+    engine.kill()
+    again = engines("--rules", str(circle_rules), data_dir=state_root)
+    family = descendants(again.process.pid)
+    assert again.stop() == 0
+    eventually(lambda: not alive(orphans | family), 5)
+
+
+def test_a_second_engine_on_the_same_data_directory_is_refused(engines, state_root, circle_rules):
+    engines("--rules", str(circle_rules), data_dir=state_root)
+    second = engines("--rules", str(circle_rules), data_dir=state_root, ready=False)
+    assert second.process.wait(20) == 2
+    second.stop()
+    assert "--data-dir" in second.output
+
+
+def test_the_simulated_fleet_raises_an_alert_within_a_minute_of_ready(engines, state_root):
+    engine = engines("--simulate", "50", data_dir=state_root)
+    deadline = time.monotonic() + 60
+    while not engine.items("alerts") and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert engine.items("alerts")
+    assert engine.items("violations")
+    assert len(engine.items("devices")) > 25
+    assert engine.stop() == 0
