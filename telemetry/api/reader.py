@@ -226,7 +226,7 @@ class Reader(Protocol):
         device_id: str | None,
         rule_id: str | None,
         severity: str | None,
-        state: str | None,
+        states: Sequence[str],
         from_us: int | None,
         to_us: int | None,
         cursor: str | None,

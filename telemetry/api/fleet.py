@@ -1,0 +1,170 @@
+"""Devices, where they are, and where they were."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Final
+
+from fastapi import APIRouter, Header, Query, Response
+from fastapi.responses import StreamingResponse
+
+from telemetry.api.negotiate import negotiate
+from telemetry.api.params import DeviceFilter, DeviceId, TrackFilter  # noqa: TC001 - FastAPI reads them
+from telemetry.api.positions import columns_json, geojson
+from telemetry.api.problems import Problem, problems
+from telemetry.api.shapes import Device, DevicePage, device_of
+from telemetry.api.track import MEDIA_TYPES, write_track
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from telemetry.api.reader import Reader, TrackRow
+
+__all__ = ["fleet_routes"]
+
+DAY_US: Final = 86_400_000_000
+CLOCK_SLACK_US: Final = 600_000_000  # how far ahead of ours a stored fix time may be
+POSITION_TYPES: Final = {"application/json": "json", "application/geo+json": "geojson"}
+
+Accept = Annotated[str | None, Header(description="the format; its quality values count")]
+
+_POSITION_EXAMPLE: Final = {
+    "columns": ["device_id", "lon", "lat", "accuracy_m", "time", "battery_pct", "status", "marks"],
+    "rows": [["a17", -80.8431, 35.2271, 8.5, "2026-11-24T08:00:00Z", 81, ["moving"], []]],
+}
+_TRACK_EXAMPLE: Final = {
+    "items": [
+        {
+            "time": "2026-11-24T08:00:00.123Z",
+            "received_time": "2026-11-24T08:00:00.480Z",
+            "boot": 3,
+            "seq": 17,
+            "lat": 35.2271,
+            "lon": -80.8431,
+            "accuracy_m": 8.5,
+            "speed_mps": 1.2,
+            "heading_deg": 87.5,
+            "altitude_m": 229,
+            "battery_pct": 81,
+            "satellites": 9,
+            "status": ["moving"],
+            "source": "gnss",
+            "marks": [],
+        }
+    ],
+    "next": None,
+}
+
+
+def fleet_routes(reader: Reader) -> APIRouter:
+    """The routes under ``/devices`` and ``/positions``."""
+    router = APIRouter(tags=["fleet"])
+
+    @router.get("/devices", summary="Devices by id", responses=problems(422, 503))
+    async def devices(query: Annotated[DeviceFilter, Query()]) -> DevicePage:
+        page = await reader.devices(cursor=query.cursor, limit=query.limit)
+        return DevicePage(items=[device_of(row) for row in page.items], next=page.next)
+
+    @router.get("/devices/{device_id}", summary="One device", responses=problems(404, 422, 503))
+    async def device(device_id: DeviceId) -> Device:
+        row = await reader.device(device_id)
+        if row is None:
+            raise no_such_device(device_id)
+        return device_of(row)
+
+    @router.get(
+        "/devices/{device_id}/track",
+        summary="Every stored ping of a device between two times, by fix time",
+        description="The last 24 hours unless told otherwise. Streamed and complete: a response that breaks off "
+        "was cut short by an error. The CSV can be given to `ringfence check`.",
+        response_class=StreamingResponse,
+        responses={
+            200: {
+                "content": {
+                    "application/json": {"example": _TRACK_EXAMPLE},
+                    "text/csv": {"schema": {"type": "string"}},
+                    "application/geo+json": {"schema": {"type": "object"}},
+                }
+            },
+            **problems(404, 406, 422, 503),
+        },
+    )
+    async def track(
+        device_id: DeviceId, query: Annotated[TrackFilter, Query()], accept: Accept = None
+    ) -> StreamingResponse:
+        style = query.format or negotiate(accept, MEDIA_TYPES)
+        now_us = time.time_ns() // 1000
+        to_us = query.to_us if query.to_us is not None else now_us + CLOCK_SLACK_US
+        from_us = query.from_us if query.from_us is not None else min(to_us, now_us) - DAY_US
+        chunks = await begun(reader.track(device_id, from_us, to_us))
+        if chunks is None:
+            if await reader.device(device_id) is None:
+                raise no_such_device(device_id)
+            chunks = nothing()
+        media_type = next(name for name, value in MEDIA_TYPES.items() if value == style)
+        return StreamingResponse(
+            write_track(device_id, style, chunks),
+            media_type=media_type,
+            headers={
+                "Content-Disposition": f'inline; filename="{device_id}.{style}"',
+                "Vary": "Accept",
+            },
+        )
+
+    @router.get(
+        "/positions",
+        summary="The newest position of every device",
+        description="Compact columns, as the stream's `positions` events carry them, or GeoJSON points.",
+        response_class=Response,
+        responses={
+            200: {
+                "content": {
+                    "application/json": {"example": _POSITION_EXAMPLE},
+                    "application/geo+json": {"schema": {"type": "object"}},
+                }
+            },
+            **problems(406, 503),
+        },
+    )
+    async def positions(accept: Accept = None) -> Response:
+        style = negotiate(accept, POSITION_TYPES)
+        rows = await reader.positions(None)
+        if style == "json":
+            return Response(columns_json(rows), media_type="application/json", headers={"Vary": "Accept"})
+        return Response(geojson(rows), media_type="application/geo+json", headers={"Vary": "Accept"})
+
+    return router
+
+
+def no_such_device(device_id: str) -> Problem:
+    """The answer for an id that nobody knows."""
+    return Problem(
+        404,
+        "no-such-device",
+        f"no device {device_id!r} is enrolled or has ever spoken",
+        "GET /api/v1/devices lists those that are known",
+    )
+
+
+async def begun(
+    chunks: AsyncIterator[Sequence[TrackRow]],
+) -> AsyncIterator[Sequence[TrackRow]] | None:
+    """The same chunks, the first already read, so that an error still becomes a proper answer; None: no rows."""
+    async for first in chunks:
+        if first:
+            return _chain(first, chunks)
+    return None
+
+
+async def _chain(
+    first: Sequence[TrackRow], rest: AsyncIterator[Sequence[TrackRow]]
+) -> AsyncIterator[Sequence[TrackRow]]:
+    yield first
+    async for chunk in rest:
+        yield chunk
+
+
+async def nothing() -> AsyncIterator[Sequence[TrackRow]]:
+    """No chunk."""
+    return
+    yield  # makes it a generator

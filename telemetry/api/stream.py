@@ -1,0 +1,270 @@
+"""The live stream: every row of the outbox as a Server-Sent Event, and where the fleet is now.
+
+One task looks into the database and every client reads what it found; a client that fell behind, or comes
+back with ``Last-Event-ID``, is served from the database until it has caught up. No client has a queue: each
+has a place in the sequence, so a slow one costs nobody memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import msgspec
+from fastapi import APIRouter, Header, Query
+from fastapi.responses import StreamingResponse
+
+from telemetry.api.positions import columns_json
+from telemetry.api.problems import Problem, problems
+from telemetry.store import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from telemetry.api.reader import EventRow, PositionRow, Reader
+
+__all__ = ["HEARTBEAT_S", "Hub", "stream_routes"]
+
+log = logging.getLogger(__name__)
+
+OUTBOX_POLL_S: Final = (
+    0.25  # an indexed look at one row; a quarter second is well below what an operator notices
+)
+POSITIONS_POLL_S: Final = 1.0  # devices report at most about once a second
+HEARTBEAT_S: Final = 10.0  # proxies drop a connection that is silent for 30 s or more
+CATCH_UP_ROWS: Final = 500
+KEPT_EVENTS: Final = 2_000
+KEPT_DELTAS: Final = 30  # half a minute; who is further behind loads all positions again
+OVERLAP_US: Final = 5_000_000  # a batch can be committed after a later one was received
+
+
+def sse(event: str, data: bytes, event_id: int | None = None) -> bytes:
+    """One event of the stream. ``data`` is JSON on one line."""
+    head = f"id: {event_id}\n" if event_id is not None else ""
+    return f"{head}event: {event}\ndata: ".encode() + data + b"\n\n"
+
+
+class Hub:
+    """Looks into the store while somebody listens, and lets all listeners read what is new."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._changed = asyncio.Condition()
+        self._events: deque[EventRow] = deque(maxlen=KEPT_EVENTS)
+        # _events holds every row with an id above _from_id, up to _newest_id; None: nobody listens
+        self._from_id: int | None = None
+        self._newest_id = 0
+        self._deltas: deque[tuple[int, bytes]] = deque(maxlen=KEPT_DELTAS)
+        self._delta_number = 0
+        self._fix_times: dict[str, int] = {}
+        self._received_us: int | None = None  # None: nobody listens
+        self._positions_lock = asyncio.Lock()
+        self._listeners = 0
+        self._position_listeners = 0
+        self._tasks: list[asyncio.Task[None]] = []
+        self._closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.problem: str | None = None
+
+    def start(self) -> None:
+        """Begin; on the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._tasks = [
+            asyncio.create_task(self._watch(self._look_for_events, OUTBOX_POLL_S), name="outbox watch"),
+            asyncio.create_task(
+                self._watch(self._look_for_positions, POSITIONS_POLL_S), name="positions watch"
+            ),
+        ]
+
+    def close_soon(self) -> None:
+        """End every stream, from any thread: a server that stops waits for its responses to end."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(lambda: asyncio.ensure_future(self._end_streams()))
+
+    async def close(self) -> None:
+        """End every stream and the tasks."""
+        await self._end_streams()
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def listen(self, after_id: int | None, *, positions: bool) -> AsyncIterator[bytes]:
+        """The stream of one client as bytes.
+
+        after_id : the last id that it has; None: begin with what comes next
+        """
+        newest = await self._reader.newest_outbox_id()
+        reset = (
+            after_id is not None and after_id > newest
+        )  # an id of another database: nothing would ever come
+        at = newest if after_id is None or reset else after_id
+        hello = {"newest_id": str(newest), "resumed": after_id is not None and not reset}
+        return self._stream(at, hello, positions=positions)
+
+    async def _stream(self, at: int, hello: dict[str, Any], *, positions: bool) -> AsyncIterator[bytes]:
+        self._listeners += 1
+        self._position_listeners += positions
+        try:
+            if positions:  # before the greeting, so that who loads all positions after it misses no move
+                with contextlib.suppress(StoreError):
+                    await self._look_for_positions()
+            delta = self._delta_number
+            yield b"retry: 1000\n\n" + sse("hello", msgspec.json.encode(hello), at)
+            heartbeat_at_s = time.monotonic() + HEARTBEAT_S
+            while not self._closed:
+                quiet = True
+                for row in await self._rows_after(at):
+                    yield sse("alert", row.payload, row.id)
+                    at, quiet = row.id, False
+                if positions and delta != self._delta_number:
+                    missed = self._deltas and self._deltas[0][0] > delta + 1
+                    if missed:
+                        yield sse("positions-reset", b"{}")
+                    for number, text in list(self._deltas):
+                        if number > delta and not missed:
+                            yield text
+                    delta, quiet = self._delta_number, False
+                if not quiet:
+                    continue
+                if time.monotonic() >= heartbeat_at_s:
+                    heartbeat_at_s = time.monotonic() + HEARTBEAT_S
+                    yield b": beat\n\n"
+                await self._wait(heartbeat_at_s - time.monotonic())
+        finally:
+            self._listeners -= 1
+            self._position_listeners -= positions
+
+    async def _rows_after(self, at: int) -> Sequence[EventRow]:
+        if self._from_id is not None and at >= self._from_id:
+            return [row for row in self._events if row.id > at]
+        try:
+            return await self._reader.outbox_since(at, CATCH_UP_ROWS)
+        except StoreError:
+            return []  # the watch reports it; the client keeps its place
+
+    async def _wait(self, timeout_s: float) -> None:
+        async with self._changed:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), max(timeout_s, 0.01))
+
+    async def _end_streams(self) -> None:
+        self._closed = True
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _watch(self, look: Any, period_s: float) -> None:
+        while True:
+            try:
+                if await look():
+                    async with self._changed:
+                        self._changed.notify_all()
+                self.problem = None
+            except StoreError as error:
+                if self.problem is None:
+                    log.warning("the stream can't read the database: %s", error)
+                self.problem = str(error)
+            await asyncio.sleep(period_s)
+
+    async def _look_for_events(self) -> bool:
+        """Read what is new in the outbox, while somebody listens."""
+        if not self._listeners:
+            self._events.clear()
+            self._from_id = None
+            return False
+        if self._from_id is None:
+            self._from_id = self._newest_id = await self._reader.newest_outbox_id()
+        rows = await self._reader.outbox_since(self._newest_id, CATCH_UP_ROWS)
+        for row in rows:
+            if len(self._events) == KEPT_EVENTS:
+                self._from_id = self._events[0].id
+            self._events.append(row)
+        if rows:
+            self._newest_id = rows[-1].id
+        return bool(rows)
+
+    async def _look_for_positions(self) -> bool:
+        """Read where devices have moved; the first look only learns where they are."""
+        if not self._position_listeners:
+            self._received_us = None
+            return False
+        async with self._positions_lock:
+            first = self._received_us is None
+            since_us = None if self._received_us is None else self._received_us - OVERLAP_US
+            rows = await self._reader.positions(since_us)
+            self._received_us = max((row.received_time_us for row in rows), default=self._received_us or 0)
+            moved = self._newer(rows)
+            if first or not moved:
+                return False
+            self._delta_number += 1
+            self._deltas.append((self._delta_number, sse("positions", columns_json(moved))))
+            return True
+
+    def _newer(self, rows: Sequence[PositionRow]) -> list[PositionRow]:
+        known = self._fix_times
+        moved = [row for row in rows if known.get(row.device_id) != row.fix_time_us]
+        known.update((row.device_id, row.fix_time_us) for row in moved)
+        return moved
+
+
+def stream_routes(hub: Hub) -> APIRouter:
+    """The route ``/stream``."""
+    router = APIRouter(tags=["alerts"])
+
+    @router.get(
+        "/stream",
+        summary="Alerts as they happen (Server-Sent Events)",
+        description=_DESCRIPTION,
+        response_class=StreamingResponse,
+        responses={
+            200: {"content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EXAMPLE}}},
+            **problems(422, 503),
+        },
+    )
+    async def stream(
+        *,
+        positions: Annotated[bool, Query(description="also say where devices have moved")] = False,
+        after: Annotated[
+            str | None,
+            Query(alias="last_event_id", description="as the header Last-Event-ID; the header wins"),
+        ] = None,
+        last_event_id: Annotated[str | None, Header(description="the last id that was received")] = None,
+    ) -> StreamingResponse:
+        after_id = _event_id(last_event_id if last_event_id is not None else after)
+        return StreamingResponse(
+            await hub.listen(after_id, positions=positions),
+            media_type="text/event-stream",
+            headers={"X-Accel-Buffering": "no"},  # nginx would hold events back
+        )
+
+    return router
+
+
+_DESCRIPTION: Final = """
+`hello` comes first and names the newest event. Then each step of an alert comes once, in order, as an `alert`
+event: CloudEvents 1.0 JSON, the same that is published over MQTT, with an `id`. Connect again with `Last-Event-ID`
+and the stream goes on behind it without a gap; browsers do so by themselves. When `hello` says `resumed: false` to a
+client that sent an id, that id is not of this database: load `/alerts` anew.
+
+With `positions=true`, a `positions` event each second holds the devices that moved, as `/positions` writes them. It
+has no `id`. After `positions-reset` load `/positions` anew: the client fell too far behind.
+"""
+_EXAMPLE: Final = 'id: 41\nevent: alert\ndata: {"specversion":"1.0","type":"org.ringfence.alert.opened"}\n\n'
+
+
+def _event_id(text: str | None) -> int | None:
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise Problem(
+            422,
+            "invalid-value",
+            f"Last-Event-ID is {text[:40]!r}; ids of this stream are whole numbers",
+            "send the last id that the stream gave, or none to begin with what comes next",
+        )
+    return int(text)

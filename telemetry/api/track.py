@@ -1,0 +1,152 @@
+"""A device's stored pings, streamed: as JSON, CSV (which ``ringfence check`` reads) or GeoJSON."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import msgspec
+from geofence import E7, NO_ACCURACY, NO_FIX, NO_SEQ, UNKNOWN_I16, UNKNOWN_U8, UNKNOWN_U16, to_rfc3339
+
+from telemetry.api.shapes import mark_names, source_name, status_names
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from telemetry.api.reader import TrackRow
+
+__all__ = ["CSV_COLUMNS", "MEDIA_TYPES", "TrackPing", "write_track"]
+
+MEDIA_TYPES: Final[Mapping[str, str]] = {
+    "application/json": "json",
+    "text/csv": "csv",
+    "application/geo+json": "geojson",
+}
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class TrackPing(msgspec.Struct):
+    """One stored ping; null is "unknown", as in JSON v1."""
+
+    time: datetime
+    received_time: datetime
+    boot: int | None
+    seq: int | None
+    lat: float | None
+    lon: float | None
+    accuracy_m: float | None
+    speed_mps: float | None
+    heading_deg: float | None
+    altitude_m: int | None
+    battery_pct: int | None
+    satellites: int | None
+    status: list[str]
+    source: str
+    marks: list[str]
+
+
+CSV_COLUMNS: Final = ("device_id", *TrackPing.__struct_fields__)
+
+
+def ping_of(row: TrackRow) -> TrackPing:
+    """A row of the store in degrees, metres and UTC."""
+    has_fix = row.lat_e7 != NO_FIX
+    return TrackPing(
+        time=_EPOCH + timedelta(microseconds=row.fix_time_us),
+        received_time=_EPOCH + timedelta(microseconds=row.received_time_us),
+        boot=None if row.boot == NO_SEQ else row.boot,
+        seq=None if row.seq == NO_SEQ else row.seq,
+        lat=row.lat_e7 / E7 if has_fix else None,
+        lon=row.lon_e7 / E7 if has_fix else None,
+        accuracy_m=None if row.accuracy_mm == NO_ACCURACY else row.accuracy_mm / 1e3,
+        speed_mps=None if row.speed_cmps == UNKNOWN_U16 else row.speed_cmps / 100,
+        heading_deg=None if row.heading_cdeg == UNKNOWN_U16 else row.heading_cdeg / 100,
+        altitude_m=None if row.altitude_m == UNKNOWN_I16 else row.altitude_m,
+        battery_pct=None if row.battery_pct == UNKNOWN_U8 else row.battery_pct,
+        satellites=None if row.satellites == UNKNOWN_U8 else row.satellites,
+        status=status_names(row.status),
+        source=source_name(row.status),
+        marks=mark_names(row.marks),
+    )
+
+
+class Writer(Protocol):
+    """How a track is written: what stands before, between and after the pings."""
+
+    head: bytes
+    between: bytes
+    tail: bytes
+
+    def write(self, ping: TrackPing) -> bytes:
+        """One ping."""
+        ...
+
+
+class _Json:
+    head, between, tail = b'{"items":[', b",", b'],"next":null}'
+
+    def __init__(self, _device_id: str) -> None:
+        self._encode = msgspec.json.Encoder().encode
+
+    def write(self, ping: TrackPing) -> bytes:
+        return self._encode(ping)
+
+
+class _Csv:
+    head, between, tail = (",".join(CSV_COLUMNS) + "\r\n").encode(), b"\r\n", b""
+
+    def __init__(self, device_id: str) -> None:
+        self._device_id = device_id
+
+    def write(self, ping: TrackPing) -> bytes:
+        # device ids, status names and sources hold no comma, quote or line break: nothing needs quoting
+        values = [_csv_text(getattr(ping, name)) for name in TrackPing.__struct_fields__]
+        return ",".join([self._device_id, *values]).encode()
+
+
+class _GeoJson:
+    head, between, tail = b'{"type":"FeatureCollection","features":[', b",", b"]}"
+
+    def __init__(self, device_id: str) -> None:
+        self._device_id = device_id
+        self._encode = msgspec.json.Encoder().encode
+
+    def write(self, ping: TrackPing) -> bytes:
+        properties = {"device_id": self._device_id, **msgspec.structs.asdict(ping)}
+        lat, lon = properties.pop("lat"), properties.pop("lon")
+        geometry = None if lat is None else {"type": "Point", "coordinates": [lon, lat]}
+        return self._encode({"type": "Feature", "geometry": geometry, "properties": properties})
+
+
+_WRITERS: Final = {"json": _Json, "csv": _Csv, "geojson": _GeoJson}
+
+
+def _csv_text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return " ".join(value)
+    if isinstance(value, datetime):
+        return to_rfc3339((value - _EPOCH) // timedelta(microseconds=1))
+    return str(value)
+
+
+async def write_track(
+    device_id: str, style: str, chunks: AsyncIterator[Sequence[TrackRow]]
+) -> AsyncIterator[bytes]:
+    """The track in a format of MEDIA_TYPES, a piece for each chunk of rows.
+
+    An error of the store on the way is raised, so the response breaks off without its end: what was cut
+    short can't be taken for the whole.
+    """
+    writer: Writer = _WRITERS[style](device_id)
+    yield writer.head
+    first = True
+    async for rows in chunks:
+        if not rows:
+            continue
+        text = writer.between.join(writer.write(ping_of(row)) for row in rows)
+        yield text if first else writer.between + text
+        first = False
+    yield writer.tail
