@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+import uuid
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,9 @@ from tests.end_to_end.test_main_job import ALERTS, HOME, now
 
 
 @pytest.fixture
-def state_root(tmp_path_factory) -> Path:
-    """A data directory that the uid of the embedded database need not be able to reach."""
-    return tmp_path_factory.mktemp("embedded") / "data"
+def state_root(short_tmp) -> Path:
+    """A data directory with a short path."""
+    return short_tmp / f"up-{uuid.uuid4().hex[:8]}"
 
 
 def descendants(pid: int) -> set[int]:
@@ -57,7 +58,8 @@ def test_stop_leaves_no_process_and_no_stale_state(engines, state_root, circle_r
     assert engine.stop(15) == 0
     assert time.monotonic() - began_s < 15
     eventually(lambda: not alive(children), 5)
-    assert not list(state_root.rglob("up.json"))
+    assert not (state_root / "state.json").exists()
+    assert not (state_root / "lock").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
