@@ -7,7 +7,6 @@ longitude and latitude linearly, so a street that is straight here is straight t
 from __future__ import annotations
 
 import math
-from base64 import b64encode
 from dataclasses import dataclass
 from hashlib import blake2s
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -103,7 +102,7 @@ class City:
     kind     : uint8 (n,)  KIND_ANKLE, KIND_WRIST, KIND_PHONE
     json     : bool (n,)   the firmware writes JSON
     old      : bool (n,)   the old firmware
-    keys     : base64 of the device's key, or None
+    keys     : 32 bytes for tags, or None
     bridges  : float64 (b,) x of the streets that cross the river
     tower_xy : float64 (g, g, 2) cell towers on a jittered grid of ``tower_pitch_m``
     """
@@ -116,7 +115,7 @@ class City:
     kind: NDArray[np.uint8]
     json: NDArray[np.bool_]
     old: NDArray[np.bool_]
-    keys: list[str | None]
+    keys: list[bytes | None]
     zones: list[Zone]
     bridges: NDArray[np.float64]
     river_y: float
@@ -188,7 +187,7 @@ def build_city(scenario: Scenario, devices: int, seed: int) -> City:
     # only the doors on the street that the school lies at
     border_lots = border_lots[_beside(border_lots, schools, block)]
 
-    sites = _Sites(lots, offices, border_lots, (parks + 0.5) * block, schools, victim_xy)
+    sites = _Sites(lots, offices, border_lots, (parks + 0.5) * float(block), schools, victim_xy)
     places, people = _settle(scenario, devices, seed, sites)
     drawn = draws(seed, "hardware", devices, 4)
     kind = np.where(
@@ -200,14 +199,12 @@ def build_city(scenario: Scenario, devices: int, seed: int) -> City:
     old = drawn[:, 1] < mix.old
     device_ids = [f"{'awp'[k]}{i + 1:05d}" for i, k in enumerate(kind)]
     keys = [
-        b64encode(blake2s(device_id.encode(), key=seed.to_bytes(8, "little", signed=True)).digest()).decode()
-        if tagged
-        else None
+        blake2s(device_id.encode(), key=seed.to_bytes(8, "little", signed=True)).digest() if tagged else None
         for device_id, tagged in zip(
             device_ids, (drawn[:, 3] < mix.tagged) & (kind != KIND_PHONE), strict=True
         )
     ]
-    pitch = 1100.0
+    pitch = 1400.0
     towers = math.ceil(2 * half * block / pitch) + 4
     jitter = (draws(seed, "towers", towers * towers, 2).reshape(towers, towers, 2) - 0.5) * 0.6 * pitch
     corner = (np.arange(towers) - towers / 2) * pitch
@@ -270,18 +267,19 @@ def _lots(rows: NDArray[np.int64], block: float) -> NDArray[np.float64]:
     """Front doors along the south and the north street of each block: float64 (m, 2) metres."""
     along = np.arange(0.15, 0.9, 0.14) * block
     doors = np.array([(x, y) for y in (_SETBACK_M, block - _SETBACK_M) for x in along])
-    return (rows[:, None, :] * block + doors[None, :, :]).reshape(-1, 2)
+    return np.asarray((rows[:, None, :] * block + doors[None, :, :]).reshape(-1, 2))
 
 
 def _beside(lots: NDArray[np.float64], schools: NDArray[np.int64], block: float) -> NDArray[np.bool_]:
     """Of lots: those whose street is one that a school lies at, bool (m,)."""
     street = np.round(lots[:, 1] / block)
     column = np.floor(lots[:, 0] / block)
-    return np.any(
+    beside = np.any(
         (column[:, None] == schools[:, 0])
         & ((street[:, None] == schools[:, 1]) | (street[:, None] == schools[:, 1] + 1)),
         axis=1,
     )
+    return np.asarray(beside)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -291,7 +289,7 @@ class _Sites:
     lots: NDArray[np.float64]
     offices: NDArray[np.float64]
     border_lots: NDArray[np.float64]
-    parks: NDArray[np.float64]
+    parks: NDArray[Any]
     schools: NDArray[np.int64]
     victim_xy: NDArray[np.float64]
 

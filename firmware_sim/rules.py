@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from typing import TYPE_CHECKING, Any
 
 from firmware_sim.city import CURFEWS
@@ -122,7 +123,7 @@ def _rules(city: City) -> str:
                 kind=kind,
                 participant=city.participant(i),
                 groups=groups,
-                **({"key": key} if key else {}),
+                **({"key": b64encode(key).decode()} if key else {}),
             )
         )
     return "\n".join(blocks)

@@ -172,7 +172,9 @@ def load(name_or_path: str | Path) -> Scenario:
         raise ScenarioError(
             f'scenario "{name}": no such section: {unknown[0]}; there are {", ".join(_SECTIONS)}'
         )
-    sections = {key: _section(name, key, kind, document.get(key, {})) for key, kind in _SECTIONS.items()}
+    sections: dict[str, Any] = {
+        key: _section(name, key, kind, document.get(key, {})) for key, kind in _SECTIONS.items()
+    }
     return Scenario(name=name, title=str(document.get("title", "")), **sections)
 
 
