@@ -87,7 +87,7 @@ class Chromium:
     def page(self, *, width: int = 1280, height: int = 800, dark: bool = False, phone: bool = False) -> Page:
         """An empty tab of this size."""
         request = urllib.request.Request(f"http://127.0.0.1:{self._port}/json/new?about:blank", method="PUT")
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
             target = json.load(answer)
         page = Page(target["webSocketDebuggerUrl"])
         page.command(

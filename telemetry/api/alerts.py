@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Query
 
-from telemetry.api.params import (  # noqa: TC001 - FastAPI reads them
+from telemetry.api.params import (
     Acknowledgement,
     AlertFilter,
     AlertId,

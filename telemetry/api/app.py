@@ -36,8 +36,8 @@ _DESCRIPTION: Final = """
 Where supervised people's devices are, which rules they broke and how sure that is, and the alerts that
 operators work on.
 
-Lists are `{"items": […], "next": cursor or null}`: give `next` as `cursor` to go on. Times are RFC 3339; answers
-use `Z`. Errors are `application/problem+json` and say the remedy. Ids of alerts and violations are text.
+Lists are `{"items": […], "next": cursor or null}`: give `next` as `cursor` to go on. Times are RFC 3339;
+answers use `Z`. Errors are `application/problem+json` and say the remedy. Ids of alerts and violations are text.
 """
 
 
@@ -56,8 +56,8 @@ def create_app(
     tile_url        : raster tiles under the console's map, as https://…/{z}/{x}/{y}.png
     allowed_hosts   : names besides loopback ones that a reverse proxy may pass as Host
 
-    ``app.state.hub.close_soon()`` ends the live streams, from any thread; call it before the server is told to
-    stop, because a server waits for its open responses.
+    ``app.state.hub.close_soon()`` ends the live streams, from any thread; call it before the server is told
+    to stop, because a server waits for its open responses.
     """
     hub = Hub(reader)
 
@@ -144,7 +144,7 @@ def _add_probes(app: FastAPI, reader: Reader, health: Health) -> None:
 
 
 def _describe_problems(app: FastAPI) -> None:
-    """Give the OpenAPI document one schema of a problem, and use it where FastAPI describes its own errors."""
+    """Give the OpenAPI document one schema of a problem, also where FastAPI describes its own errors."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:

@@ -75,8 +75,8 @@ def fleet_routes(reader: Reader) -> APIRouter:
     @router.get(
         "/devices/{device_id}/track",
         summary="Every stored ping of a device between two times, by fix time",
-        description="The last 24 hours unless told otherwise. Streamed and complete: a response that breaks off "
-        "was cut short by an error. The CSV can be given to `ringfence check`.",
+        description="The last 24 hours unless told otherwise. Streamed and complete: a response that breaks "
+        "off was cut short by an error. The CSV can be given to `ringfence check`.",
         response_class=StreamingResponse,
         responses={
             200: {
@@ -96,14 +96,13 @@ def fleet_routes(reader: Reader) -> APIRouter:
         now_us = time.time_ns() // 1000
         to_us = query.to_us if query.to_us is not None else now_us + CLOCK_SLACK_US
         from_us = query.from_us if query.from_us is not None else min(to_us, now_us) - DAY_US
-        chunks = await begun(reader.track(device_id, from_us, to_us))
-        if chunks is None:
-            if await reader.device(device_id) is None:
-                raise no_such_device(device_id)
-            chunks = nothing()
+        chunks = aiter(reader.track(device_id, from_us, to_us))
+        first = await anext(chunks, ())  # so that an error of the database still becomes a proper answer
+        if not first and await reader.device(device_id) is None:
+            raise no_such_device(device_id)
         media_type = next(name for name, value in MEDIA_TYPES.items() if value == style)
         return StreamingResponse(
-            write_track(device_id, style, chunks),
+            write_track(device_id, style, chain(first, chunks)),
             media_type=media_type,
             headers={
                 "Content-Disposition": f'inline; filename="{device_id}.{style}"',
@@ -146,25 +145,10 @@ def no_such_device(device_id: str) -> Problem:
     )
 
 
-async def begun(
-    chunks: AsyncIterator[Sequence[TrackRow]],
-) -> AsyncIterator[Sequence[TrackRow]] | None:
-    """The same chunks, the first already read, so that an error still becomes a proper answer; None: no rows."""
-    async for first in chunks:
-        if first:
-            return _chain(first, chunks)
-    return None
-
-
-async def _chain(
+async def chain(
     first: Sequence[TrackRow], rest: AsyncIterator[Sequence[TrackRow]]
 ) -> AsyncIterator[Sequence[TrackRow]]:
+    """The first chunk, then the others."""
     yield first
     async for chunk in rest:
         yield chunk
-
-
-async def nothing() -> AsyncIterator[Sequence[TrackRow]]:
-    """No chunk."""
-    return
-    yield  # makes it a generator

@@ -6,9 +6,9 @@ import re
 from typing import Annotated, Any, Final, Literal, Self
 
 from fastapi import Path
-from geofence import from_rfc3339
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
+from geofence import from_rfc3339
 from telemetry.api.problems import Problem
 
 __all__ = [

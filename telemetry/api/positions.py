@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from geofence import E7, NO_ACCURACY, NO_FIX, UNKNOWN_U8
 
+from geofence import E7, NO_ACCURACY, NO_FIX, UNKNOWN_U8
 from telemetry.api.shapes import mark_names, position_of, status_names
 
 if TYPE_CHECKING:

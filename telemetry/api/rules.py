@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 from fastapi import APIRouter, Header, Response
-from geofence import to_rfc3339
 
+from geofence import to_rfc3339
 from telemetry.api.problems import Problem, problems
 from telemetry.api.shapes import Rules
 
@@ -39,9 +39,9 @@ def rules_routes(reader: Reader, *, read_only: bool) -> APIRouter:
     @router.get(
         "/zones",
         summary="The zones in force, as GeoJSON",
-        description="`properties.kind` says what the rules make of a zone: `exclusion` (some rule requires to be "
-        "outside), `inclusion` (inside), `recorded` (transitions only) or `unused`. The answer has an `ETag`; it "
-        "changes with the version of the rules.",
+        description="`properties.kind` says what the rules make of a zone: `exclusion` (some rule requires to "
+        "be outside), `inclusion` (inside), `recorded` (transitions only) or `unused`. The answer has an "
+        "`ETag`; it changes with the version of the rules.",
         response_class=Response,
         responses={
             200: {"content": {"application/geo+json": {"example": _ZONE_EXAMPLE}}},

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, TypeVar
 
-from geofence import E7, NO_ACCURACY, NO_FIX, SOURCES, STATUS_NAMES, UNKNOWN_U8, UNKNOWN_U16, to_rfc3339
-from geofence.pings import SOURCE_MASK, SOURCE_SHIFT
 from pydantic import BaseModel, ConfigDict, Field
 
+from geofence import E7, NO_ACCURACY, NO_FIX, SOURCES, STATUS_NAMES, UNKNOWN_U8, UNKNOWN_U16, to_rfc3339
+from geofence.pings import SOURCE_MASK, SOURCE_SHIFT
 from telemetry.columns import MARK_NAMES
 
 if TYPE_CHECKING:

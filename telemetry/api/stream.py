@@ -23,7 +23,7 @@ from telemetry.api.problems import Problem, problems
 from telemetry.store import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from telemetry.api.reader import EventRow, PositionRow, Reader
 
@@ -68,7 +68,12 @@ class Hub:
         self._tasks: list[asyncio.Task[None]] = []
         self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.problem: str | None = None
+        self._problems: dict[str, str] = {}  # by watch: why it can't read the database
+
+    @property
+    def problem(self) -> str | None:
+        """Why the database can't be read; None: it can."""
+        return next(iter(self._problems.values()), None)
 
     def start(self) -> None:
         """Begin; on the running event loop."""
@@ -117,8 +122,16 @@ class Hub:
             delta = self._delta_number
             yield b"retry: 1000\n\n" + sse("hello", msgspec.json.encode(hello), at)
             heartbeat_at_s = time.monotonic() + HEARTBEAT_S
+            told: str | None = None
             while not self._closed:
                 quiet = True
+                if self.problem != told:
+                    told, quiet = self.problem, False
+                    yield (
+                        sse("trouble", msgspec.json.encode({"detail": told}))
+                        if told
+                        else sse("recovered", b"{}")
+                    )
                 for row in await self._rows_after(at):
                     yield sse("alert", row.payload, row.id)
                     at, quiet = row.id, False
@@ -158,17 +171,20 @@ class Hub:
         async with self._changed:
             self._changed.notify_all()
 
-    async def _watch(self, look: Any, period_s: float) -> None:
+    async def _watch(self, look: Callable[[], Awaitable[bool]], period_s: float) -> None:
+        name = look.__name__
         while True:
+            was = self.problem
             try:
-                if await look():
-                    async with self._changed:
-                        self._changed.notify_all()
-                self.problem = None
+                changed = await look()
+                self._problems.pop(name, None)
             except StoreError as error:
-                if self.problem is None:
+                if was is None:
                     log.warning("the stream can't read the database: %s", error)
-                self.problem = str(error)
+                changed, self._problems[name] = False, str(error)
+            if changed or self.problem != was:
+                async with self._changed:
+                    self._changed.notify_all()
             await asyncio.sleep(period_s)
 
     async def _look_for_events(self) -> bool:
@@ -246,13 +262,15 @@ def stream_routes(hub: Hub) -> APIRouter:
 
 
 _DESCRIPTION: Final = """
-`hello` comes first and names the newest event. Then each step of an alert comes once, in order, as an `alert`
-event: CloudEvents 1.0 JSON, the same that is published over MQTT, with an `id`. Connect again with `Last-Event-ID`
-and the stream goes on behind it without a gap; browsers do so by themselves. When `hello` says `resumed: false` to a
-client that sent an id, that id is not of this database: load `/alerts` anew.
+`hello` comes first and names the newest event. Then each step of an alert comes once, in order, as an
+`alert` event: CloudEvents 1.0 JSON, the same that is published over MQTT, with an `id`. Connect again with
+`Last-Event-ID` and the stream goes on behind it without a gap; browsers do so by themselves. When `hello` says
+`resumed: false` to a client that sent an id, that id is not of this database: load `/alerts` anew.
 
-With `positions=true`, a `positions` event each second holds the devices that moved, as `/positions` writes them. It
-has no `id`. After `positions-reset` load `/positions` anew: the client fell too far behind.
+With `positions=true`, a `positions` event each second holds the devices that moved, as `/positions` writes
+them. It has no `id`. After `positions-reset` load `/positions` anew: the client fell too far behind.
+
+`trouble` says that the database does not answer; the stream stays and goes on without a gap after `recovered`.
 """
 _EXAMPLE: Final = 'id: 41\nevent: alert\ndata: {"specversion":"1.0","type":"org.ringfence.alert.opened"}\n\n'
 

@@ -6,12 +6,12 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
-from geofence import E7, NO_ACCURACY, NO_FIX, NO_SEQ, UNKNOWN_I16, UNKNOWN_U8, UNKNOWN_U16, to_rfc3339
 
+from geofence import E7, NO_ACCURACY, NO_FIX, NO_SEQ, UNKNOWN_I16, UNKNOWN_U8, UNKNOWN_U16, to_rfc3339
 from telemetry.api.shapes import mark_names, source_name, status_names
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from telemetry.api.reader import TrackRow
 
@@ -119,7 +119,7 @@ class _GeoJson:
         return self._encode({"type": "Feature", "geometry": geometry, "properties": properties})
 
 
-_WRITERS: Final = {"json": _Json, "csv": _Csv, "geojson": _GeoJson}
+_WRITERS: Final[dict[str, Callable[[str], Writer]]] = {"json": _Json, "csv": _Csv, "geojson": _GeoJson}
 
 
 def _csv_text(value: Any) -> str:
@@ -140,7 +140,7 @@ async def write_track(
     An error of the store on the way is raised, so the response breaks off without its end: what was cut
     short can't be taken for the whole.
     """
-    writer: Writer = _WRITERS[style](device_id)
+    writer = _WRITERS[style](device_id)
     yield writer.head
     first = True
     async for rows in chunks:
