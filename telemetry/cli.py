@@ -6,17 +6,14 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 
-from telemetry.config import DEFAULT_HTTP, Settings, SettingsError, load_settings
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from telemetry.config import DEFAULT_HTTP, SettingsError, load_settings
 
 __all__ = ["app", "main"]
 
@@ -24,7 +21,7 @@ USER_ERROR = 2
 
 app = typer.Typer(
     name="ringfence",
-    help="Checks the pings of supervised people's devices against zones and times, stores every decision, alerts operators.",
+    help="Checks location pings against zones and times, stores every decision, alerts operators.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -38,24 +35,33 @@ err = Console(stderr=True)
 
 MqttUrl = Annotated[
     str | None,
-    typer.Option(help="MQTT broker, as mqtt://user:password@host:1883. Left out: an embedded one.", show_default=False),
+    typer.Option(
+        help="MQTT broker, as mqtt://user:password@host:1883. Left out: an embedded one.", show_default=False
+    ),
 ]
 DatabaseUrl = Annotated[
     str | None,
     typer.Option(
-        help="PostgreSQL or TimescaleDB, as postgresql://user:password@host/database. Left out: an embedded one.",
+        help="PostgreSQL or TimescaleDB, as postgresql://user:password@host/database. Left out: embedded.",
         show_default=False,
     ),
 ]
 Rules = Annotated[
     Path | None,
-    typer.Option(help="Directory with zones/*.geojson and rules.toml. SIGHUP reads it again.", show_default=False),
+    typer.Option(
+        help="Directory with zones/*.geojson and rules.toml. SIGHUP reads it again.", show_default=False
+    ),
 ]
 DataDir = Annotated[
     Path | None,
-    typer.Option(help="Where broker, database and state are kept. [default: ~/.local/state/ringfence]", show_default=False),
+    typer.Option(
+        help="Where broker, database and state are kept. [default: ~/.local/state/ringfence]",
+        show_default=False,
+    ),
 ]
-Config = Annotated[Path | None, typer.Option(help="TOML file of settings; flags and RINGFENCE_* win.", show_default=False)]
+Config = Annotated[
+    Path | None, typer.Option(help="TOML file of settings; flags and RINGFENCE_* win.", show_default=False)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -63,8 +69,11 @@ def main() -> None:
     """Run the command; a user's error ends with status 2 and one message that says the remedy."""
     try:
         app()
-    except SettingsError as error:
-        _fail(error)
+    except Exception as error:
+        if not _is_users_error(error):
+            raise
+        err.print(f"ringfence: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(USER_ERROR)
 
 
 @app.command()
@@ -73,11 +82,17 @@ def up(
     database_url: DatabaseUrl = None,
     rules: Rules = None,
     data_dir: DataDir = None,
-    http: Annotated[str | None, typer.Option(help=f"HOST:PORT of API and console. [default: {DEFAULT_HTTP}]")] = None,
+    http: Annotated[
+        str | None, typer.Option(help=f"HOST:PORT of API and console. [default: {DEFAULT_HTTP}]")
+    ] = None,
     simulate: Annotated[int | None, typer.Option(min=0, help="Also run this many simulated devices.")] = None,
     simulate_seed: Annotated[int | None, typer.Option(min=0, help="Seed of the simulated fleet.")] = None,
-    mqtt_port: Annotated[int | None, typer.Option(help="Port of the embedded broker; left out: a free one.")] = None,
-    mqtt_ca: Annotated[Path | None, typer.Option(help="PEM file of the broker's certificate authority.")] = None,
+    mqtt_port: Annotated[
+        int | None, typer.Option(help="Port of the embedded broker; left out: a free one.")
+    ] = None,
+    mqtt_ca: Annotated[
+        Path | None, typer.Option(help="PEM file of the broker's certificate authority.")
+    ] = None,
     config: Config = None,
     print_config: Annotated[bool, typer.Option(help="Print the settings in force and end.")] = False,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "warning",
@@ -102,26 +117,33 @@ def up(
         out.print_json(json.dumps(settings.redacted()))
         return
     _log_to_stderr(log_level)
-    _run_up(settings)
+
+    from telemetry.up import run_up  # noqa: PLC0415
+
+    def say(line: str) -> None:
+        err.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    raise typer.Exit(run_up(settings, say))
 
 
 @app.command()
 def check(
-    pings: Annotated[Path, typer.Argument(help="CSV or Parquet: device_id and the columns of JSON v1, in any order.")],
-    rules: Annotated[Path, typer.Option(help="Directory with zones/*.geojson and rules.toml.", envvar="RINGFENCE_RULES")],
+    pings: Annotated[
+        Path, typer.Argument(help="CSV or Parquet: device_id and the columns of JSON v1, in any order.")
+    ],
+    rules: Annotated[
+        Path, typer.Option(help="Directory with zones/*.geojson and rules.toml.", envvar="RINGFENCE_RULES")
+    ],
     transitions: Annotated[bool, typer.Option(help="Print transitions as well.")] = False,
     as_json: Json = False,
-    out_file: Annotated[Path | None, typer.Option("--out", help="Write the JSON there.", show_default=False)] = None,
+    out_file: Annotated[
+        Path | None, typer.Option("--out", help="Write the JSON there.", show_default=False)
+    ] = None,
 ) -> None:
     """Decide over a file of pings with the same engine, and print the violations."""
-    from geofence import GeofenceError  # noqa: PLC0415
+    from telemetry.check import check_file  # noqa: PLC0415
 
-    from telemetry.check import PingFileError, check_file  # noqa: PLC0415
-
-    try:
-        result = check_file(rules, pings)
-    except (GeofenceError, PingFileError) as error:
-        _fail(error)
+    result = check_file(rules, pings)
     for note in result.notes:
         err.print(note, style="yellow", highlight=False, markup=False)
     document = result.document(transitions=transitions)
@@ -137,14 +159,20 @@ def check(
 
 @app.command()
 def simulate(
-    mqtt_url: Annotated[str | None, typer.Option(help="Broker to publish to. Left out: that of the running `ringfence up`.")] = None,
+    mqtt_url: Annotated[
+        str | None, typer.Option(help="Broker to publish to. Left out: that of the running `ringfence up`.")
+    ] = None,
     devices: Annotated[int, typer.Option(min=1, help="Number of devices.")] = 200,
     speed: Annotated[float, typer.Option(min=0.01, help="Simulated seconds per second.")] = 1.0,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same fleet.")] = 1,
-    scenario: Annotated[str, typer.Option(help="city, border-homes, canyon, outage, storm, or a TOML file.")] = "city",
+    scenario: Annotated[
+        str, typer.Option(help="city, border-homes, canyon, outage, storm, or a TOML file.")
+    ] = "city",
     truth: Annotated[Path | None, typer.Option(help="Write what really happened there, as Parquet.")] = None,
-    duration: Annotated[float | None, typer.Option(help="Stop after this many seconds of real time.")] = None,
-    write_rules: Annotated[Path | None, typer.Option(help="Only write the city's zones and rules there.")] = None,
+    duration: Annotated[float | None, typer.Option(help="Stop after this many simulated seconds.")] = None,
+    write_rules: Annotated[
+        Path | None, typer.Option(help="Only write the city's zones and rules there.")
+    ] = None,
     data_dir: DataDir = None,
     quiet: Annotated[bool, typer.Option(help="No progress.")] = False,
 ) -> None:
@@ -156,7 +184,15 @@ def simulate(
         return
     settings = load_settings(mqtt_url=mqtt_url, data_dir=data_dir)
     run_simulation(
-        settings, devices=devices, speed=speed, seed=seed, scenario=scenario, truth=truth, duration_s=duration, quiet=quiet
+        settings,
+        err,
+        devices=devices,
+        speed=speed,
+        seed=seed,
+        scenario=scenario,
+        truth=truth,
+        duration_s=duration,
+        quiet=quiet,
     )
 
 
@@ -173,7 +209,9 @@ def doctor(
     from telemetry.doctor import run_checks  # noqa: PLC0415
     from telemetry.services.state import read_state  # noqa: PLC0415
 
-    settings = load_settings(config, mqtt_url=mqtt_url, database_url=database_url, rules=rules, data_dir=data_dir)
+    settings = load_settings(
+        config, mqtt_url=mqtt_url, database_url=database_url, rules=rules, data_dir=data_dir
+    )
     running = read_state(settings.data_dir)
     checks = run_checks(settings)
     if as_json:
@@ -183,7 +221,8 @@ def doctor(
             "database_url": settings.database_url or (running and running.database_url),
             "http_url": running and running.http_url,
             "checks": [
-                {"name": item.name, "ok": item.ok, "detail": item.detail, "remedy": item.remedy} for item in checks
+                {"name": item.name, "ok": item.ok, "detail": item.detail, "remedy": item.remedy}
+                for item in checks
             ],
         }
         typer.echo(json.dumps(report, indent=2))
@@ -199,43 +238,40 @@ def doctor(
 
 @alerts_app.command()
 def tail(
-    url: Annotated[str | None, typer.Option(help="Address of the API. Left out: that of the running `ringfence up`.")] = None,
+    url: Annotated[
+        str | None, typer.Option(help="Address of the API. Left out: that of the running `ringfence up`.")
+    ] = None,
     data_dir: DataDir = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line instead of a table.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object per line instead of a table.")
+    ] = False,
 ) -> None:
     """Follow alerts live in the terminal; Ctrl-C ends it."""
-    from telemetry.alerts.tail import TailError, tail as follow  # noqa: PLC0415
+    from telemetry.alerts.tail import tail as follow  # noqa: PLC0415
     from telemetry.services.state import read_state  # noqa: PLC0415
 
     settings = load_settings(data_dir=data_dir)
     running = read_state(settings.data_dir)
-    try:
-        follow(url or (running.http_url if running else f"http://{settings.http}"), as_json=as_json)
-    except TailError as error:
-        _fail(error)
+    follow(url or (running.http_url if running else f"http://{settings.http}"), as_json=as_json)
 
 
-def _run_up(settings: Settings) -> None:
-    from geofence import GeofenceError  # noqa: PLC0415
+def _is_users_error(error: Exception) -> bool:
+    """Whether the message of this error says the remedy, so that a traceback would only be in the way.
 
-    from telemetry.mqtt.session import MqttError  # noqa: PLC0415
-    from telemetry.services import ServiceError  # noqa: PLC0415
-    from telemetry.store import StoreError  # noqa: PLC0415
-    from telemetry.up import run_up  # noqa: PLC0415
-
-    def say(line: str) -> None:
-        err.print(line, highlight=False, markup=False, soft_wrap=True)
-
-    try:
-        status = run_up(settings, say)
-    except (GeofenceError, MqttError, ServiceError, StoreError) as error:
-        _fail(error)
-    raise typer.Exit(status)
-
-
-def _fail(error: Exception) -> NoReturn:
-    err.print(f"ringfence: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-    sys.exit(USER_ERROR)
+    The bases are looked up among the loaded modules: an error of one that is not loaded can't have come.
+    """
+    bases = (
+        ("telemetry.config", "SettingsError"),
+        ("telemetry.check", "PingFileError"),
+        ("telemetry.alerts.tail", "TailError"),
+        ("telemetry.mqtt.session", "MqttError"),
+        ("telemetry.services", "ServiceError"),
+        ("telemetry.store", "StoreError"),
+        ("geofence.errors", "GeofenceError"),
+        ("firmware_sim.errors", "SimulatorError"),
+    )
+    loaded = ((sys.modules.get(module), name) for module, name in bases)
+    return isinstance(error, tuple(getattr(module, name) for module, name in loaded if module is not None))
 
 
 def _log_to_stderr(level: str) -> None:

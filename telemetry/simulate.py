@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import signal
 import threading
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from firmware_sim import fleet, scenario as scenarios
-from rich.console import Console
-from rich.progress import Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
+from firmware_sim import fleet
+from firmware_sim.scenario import build, load, write_rules
+from geofence.units import to_rfc3339
 from telemetry.config import Settings, SettingsError
 from telemetry.services.state import read_state
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from rich.console import Console
+
 __all__ = ["run_simulation", "write_city_rules"]
 
 
 def write_city_rules(scenario: str, devices: int, seed: int, directory: Path) -> None:
     """Write the zones and rules of a simulated city, for ``ringfence up --rules``."""
-    scenarios.write_rules(scenarios.build(scenarios.load(scenario), devices, seed), directory)
+    write_rules(build(load(scenario), devices, seed), directory)
 
 
 def run_simulation(
     settings: Settings,
+    console: Console,
     *,
     devices: int,
     speed: float,
@@ -35,7 +40,52 @@ def run_simulation(
     duration_s: float | None,
     quiet: bool,
 ) -> None:
-    """Publish until the duration is over or the process is asked to stop."""
+    """Publish until ``duration_s`` simulated seconds are over, or Ctrl-C or SIGTERM comes.
+
+    Raises SettingsError when there is no broker to publish to, and the simulator's own errors.
+    """
+    running = read_state(settings.data_dir)
+    url = settings.mqtt_url or (running.mqtt_url if running else None)
+    if url is None:
+        raise SettingsError(
+            f"no `ringfence up` runs on {settings.data_dir}; start one, or name a broker with --mqtt-url"
+        )
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[left]}"),
+    )
+    with Progress(*columns, console=console, disable=quiet, transient=False) as bar:
+        task = bar.add_task("connecting", total=duration_s, left="")
+
+        def show(progress: fleet.Progress) -> None:
+            left = "" if progress.eta_s is None else f"{timedelta(seconds=round(progress.eta_s))} left"
+            done_s = (
+                None if progress.eta_s is None or duration_s is None else duration_s - progress.eta_s * speed
+            )
+            bar.update(
+                task,
+                completed=done_s,
+                left=left,
+                description=(
+                    f"{progress.connected} of {progress.sessions} sessions, {progress.pings:,} pings, "
+                    f"{progress.pings_per_s:,.0f}/s, at {to_rfc3339(progress.sim_time_us)[:19]}Z"
+                ),
+            )
+
+        fleet.run(
+            url,
+            devices=devices,
+            seed=seed,
+            speed=speed,
+            scenario=scenario,
+            truth=truth,
+            root=settings.mqtt_root,
+            duration_s=duration_s,
+            progress=show,
+            stop=stop,
+        )

@@ -109,9 +109,8 @@ class Up:
         rules = self._load_rules()
         for warning in rules.ruleset.warnings:
             say(f"warning: {warning}")
-        say(
-            f"rules version {rules.version}: {len(rules.ruleset.rules)} rules, {len(rules.ruleset.zones)} zones"
-        )
+        ruleset = rules.ruleset
+        say(f"rules version {rules.version}: {len(ruleset.rules)} rules, {len(ruleset.zones)} zones")
 
         self.metrics = Metrics()
         self._start_notifier(database_url, mqtt_url)
