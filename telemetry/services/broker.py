@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["EmbeddedBroker"]
+__all__ = ["EmbeddedBroker", "find_program"]
 
 PROGRAM: Final = "nats-server"
 HOST: Final = "127.0.0.1"
@@ -65,7 +65,7 @@ jetstream {{
 
 mqtt {{
   listen: "{host}:{port}"
-  ack_wait: "1h"                 # above the longest stall: sooner, it would send what is being committed a
+  ack_wait: "1h"                 # above the longest stall: after it, messages are sent again
   max_ack_pending: {max_ack_pending}
 }}
 """
@@ -226,7 +226,7 @@ class EmbeddedBroker:
         output = self.directory / "start.log"
         with output.open("wb") as file:
             self._child = subprocess.Popen(  # noqa: S603 - our own command line
-                [_program(), "-c", str(self.config_path)],
+                [find_program(), "-c", str(self.config_path)],
                 cwd=self.directory,  # by which the next start knows it again
                 env=bare_environment(),
                 stdin=subprocess.DEVNULL,
@@ -254,7 +254,8 @@ class EmbeddedBroker:
         raise StartError(f"the broker did not start ({why}); its last words:\n{_tail(said)}")
 
 
-def _program() -> str:
+def find_program() -> str:
+    """The installed nats-server. Raises StartError when there is none."""
     scripts = sysconfig.get_path("scripts")
     found = shutil.which(PROGRAM, path=scripts) or shutil.which(PROGRAM)
     if found is None:

