@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from geofence._kernels.geodesy import PIECE_E7
+from geofence._kernels.raster import grow_boxes
 from geofence.units import HALF_TURN_E7, QUARTER_TURN_E7
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from geofence.table import ZoneTable
 
-__all__ = ["border_pieces", "touched_poles"]
+__all__ = ["NORTH", "SOUTH", "border_pieces", "reach_boxes", "touched_poles"]
 
 NORTH = 1
 SOUTH = 2
@@ -93,3 +94,23 @@ def _outside_seams(
             rest.append((x, int(low[i]), x, int(high[i])))
             owner.append(int(z))
     return np.array(rest, np.float64).reshape(-1, 4), np.array(owner, np.int64)
+
+
+def reach_boxes(
+    table: ZoneTable, pieces: NDArray[np.float64], zone_piece: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """int64 (n, 4): west, south, east, north of all that each zone covers, 1e-7 degree.
+
+    A polygon's own box is in the longitudes it was drawn in; what lies within reach of a geometry within +-180 degrees.
+    """
+    edges, zone_edge = table.edges
+    wide = edges.astype(np.int64)
+    first = zone_edge[:-1]
+    boxes = np.empty((len(table), 4), np.int64)
+    if len(table):
+        boxes[:, 0] = np.minimum.reduceat(np.minimum(wide[:, 0], wide[:, 2]), first)
+        boxes[:, 1] = np.minimum.reduceat(np.minimum(wide[:, 1], wide[:, 3]), first)
+        boxes[:, 2] = np.maximum.reduceat(np.maximum(wide[:, 0], wide[:, 2]), first)
+        boxes[:, 3] = np.maximum.reduceat(np.maximum(wide[:, 1], wide[:, 3]), first)
+    grow_boxes(boxes, table.is_area, table.reach_mm, pieces, zone_piece)
+    return boxes

@@ -9,7 +9,8 @@ import numpy as np
 
 from geofence._kernels import pairs
 from geofence.errors import PingError, ZoneError
-from geofence.pieces import border_pieces, touched_poles
+from geofence.cellindex import CellIndex
+from geofence.columns import ZoneColumns
 from geofence.table import ZoneTable
 from geofence.units import E7, MAX_LON_E7, NO_FIX, QUARTER_TURN_E7
 from geofence.zones import read_features, read_zones
@@ -71,24 +72,21 @@ class ZoneSet:
     def index(self, zone_id: str) -> int:
         """The index of a zone; KeyError when the set has no such zone."""
         try:
-            return self._index[zone_id]
+            return self._number[zone_id]
         except KeyError:
             raise KeyError(f"no zone has the id {zone_id!r}") from None
 
     @cached_property
-    def _index(self) -> dict[str, int]:
+    def _number(self) -> dict[str, int]:
         return {zone_id: i for i, zone_id in enumerate(self._table.ids)}
 
     @cached_property
-    def _columns(self) -> tuple[Any, ...]:
-        table = self._table
-        return (
-            *table.edges,
-            *border_pieces(table),
-            table.is_area,
-            table.reach_mm,
-            touched_poles(table),
-        )
+    def _columns(self) -> ZoneColumns:
+        return ZoneColumns.of(self._table)
+
+    @cached_property
+    def _index(self) -> CellIndex:
+        return CellIndex.of(self._columns)
 
     def covering(self, lon: ArrayLike, lat: ArrayLike) -> NDArray[np.int64]:
         """Which zones cover which pings: int64 (2, m), ping index and zone index, sorted by ping, then zone.
@@ -99,8 +97,8 @@ class ZoneSet:
 
     def covering_e7(self, lon_e7: NDArray[np.int32], lat_e7: NDArray[np.int32]) -> NDArray[np.int64]:
         """``covering`` of positions in 1e-7 degree (both INT32_MIN: no fix)."""
-        ping, zone, _ = self.near(lon_e7, lat_e7, 0)
-        return np.stack([ping, zone.astype(np.int64)])
+        lon_e7, lat_e7 = _int32(lon_e7, lat_e7)
+        return self._index.cover(lon_e7, lat_e7)
 
     def signed_distance(self, lon: ArrayLike, lat: ArrayLike, zone: ArrayLike) -> NDArray[np.float64]:
         """Metres to the border of zone[i] from position i, negative inside; NaN where there is no fix."""
@@ -122,7 +120,9 @@ class ZoneSet:
         """All pairs no farther apart than ``reach_mm``: ping, zone, signed distance in mm; by ping, then zone."""
         lon_e7, lat_e7 = _int32(lon_e7, lat_e7)
         found: tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]
-        found = pairs.within_reach(lon_e7, lat_e7, int(reach_mm), *self._columns)
+        found = pairs.within_reach(
+            lon_e7, lat_e7, int(reach_mm), *self._columns.for_distance, self._columns.poles
+        )
         return found
 
     def crossing(
@@ -134,12 +134,14 @@ class ZoneSet:
     ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """The zones that each straight track a->b touches: track, zone; by track, then zone. All in 1e-7 degree."""
         found: tuple[NDArray[np.int64], NDArray[np.int32]]
-        found = pairs.cross_zones(*_int32(lon_a, lat_a, lon_b, lat_b), *self._columns)
+        found = pairs.cross_zones(
+            *_int32(lon_a, lat_a, lon_b, lat_b), *self._columns.for_distance, self._columns.poles
+        )
         return found
 
     def with_zones(self, features: object) -> Self:
         """A set with more zones at its end. features: as for ``from_geojson``. An id may not be there already."""
-        added = read_zones(read_features(features), taken=self._index)
+        added = read_zones(read_features(features), taken=self._number)
         return type(self)(ZoneTable.concat([self._table, ZoneTable.of(added)]))
 
     def without(self, ids: Iterable[str]) -> Self:
@@ -172,7 +174,9 @@ class ZoneSet:
             raise IndexError(f"zone indices must lie within 0..{len(self) - 1}")
         metres = np.empty(len(zones), np.float64)
         mm = np.empty(len(zones), np.int32)
-        pairs.pair_distances(lon_e7, lat_e7, zones, *self._columns, metres, mm)
+        pairs.pair_distances(
+            lon_e7, lat_e7, zones, *self._columns.for_distance, self._columns.poles, metres, mm
+        )
         return metres, mm
 
 

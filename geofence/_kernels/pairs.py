@@ -9,8 +9,9 @@ from numba import njit
 
 from geofence._kernels.exact import OUTSIDE, locate, segments_touch
 from geofence._kernels.geodesy import arc_m, chord_to_piece2, ecef, to_mm
+from geofence._kernels.tree import nearest_chord
 
-__all__ = ["boundary_m", "cross_zones", "pair_distances", "within_reach", "zone_side"]
+__all__ = ["cross_zones", "pair_distances", "signed_m", "within_reach", "zone_side"]
 
 NO_FIX = -2_147_483_648
 MAX_LON = 2_140_000_000
@@ -33,23 +34,29 @@ def zone_side(edges, first, last, touches_pole, x, y):
 
 
 @njit(cache=True, nogil=True)
-def boundary_m(pieces, first, last, px, py, pz):
-    """The distance, metres, from a point in space to the nearest of some pieces."""
-    best = math.inf
-    for i in range(first, last):
-        d = chord_to_piece2(pieces[i, 0], pieces[i, 1], pieces[i, 2], pieces[i, 3], px, py, pz, 0.5)
-        best = min(best, d)
-    return arc_m(math.sqrt(best)) if best < math.inf else math.inf
-
-
-@njit(cache=True, nogil=True)
-def signed_m(edges, zone_edge, pieces, zone_piece, is_area, reach_mm, pole, zone, x, y):
+def signed_m(
+    edges, zone_edge, is_area, reach_mm, pieces, zone_piece, spheres, levels, zone_level, pole, zone, x, y
+):
     """Signed distance, metres and whole millimetres (as float64, exact), of one position and one zone.
 
     Rounded so that a position is covered exactly when its millimetres are 0 or less.
     """
     px, py, pz = ecef(float(x), float(y))
-    metres = boundary_m(pieces, zone_piece[zone], zone_piece[zone + 1], px, py, pz)
+    metres = arc_m(
+        nearest_chord(
+            pieces,
+            zone_piece[zone],
+            zone_piece[zone + 1],
+            spheres,
+            levels,
+            zone_level[zone],
+            zone_level[zone + 1],
+            px,
+            py,
+            pz,
+            math.inf,
+        )
+    )
     side = 0
     if is_area[zone]:
         side = zone_side(edges, zone_edge[zone], zone_edge[zone + 1], pole[zone], x, y)
@@ -67,7 +74,21 @@ def signed_m(edges, zone_edge, pieces, zone_piece, is_area, reach_mm, pole, zone
 
 @njit(cache=True, nogil=True)
 def pair_distances(
-    lon_e7, lat_e7, zone, edges, zone_edge, pieces, zone_piece, is_area, reach_mm, pole, metres, mm
+    lon_e7,
+    lat_e7,
+    zone,
+    edges,
+    zone_edge,
+    is_area,
+    reach_mm,
+    pieces,
+    zone_piece,
+    spheres,
+    levels,
+    zone_level,
+    pole,
+    metres,
+    mm,
 ):
     """Signed distances of pairs.
 
@@ -83,13 +104,41 @@ def pair_distances(
             metres[i] = math.nan
             mm[i] = 2_000_000_000
             continue
-        m, k = signed_m(edges, zone_edge, pieces, zone_piece, is_area, reach_mm, pole, zone[i], x, y)
+        m, k = signed_m(
+            edges,
+            zone_edge,
+            is_area,
+            reach_mm,
+            pieces,
+            zone_piece,
+            spheres,
+            levels,
+            zone_level,
+            pole,
+            zone[i],
+            x,
+            y,
+        )
         metres[i] = m
         mm[i] = k
 
 
 @njit(cache=True, nogil=True)
-def within_reach(lon_e7, lat_e7, reach, edges, zone_edge, pieces, zone_piece, is_area, reach_mm, pole):
+def within_reach(
+    lon_e7,
+    lat_e7,
+    reach,
+    edges,
+    zone_edge,
+    is_area,
+    reach_mm,
+    pieces,
+    zone_piece,
+    spheres,
+    levels,
+    zone_level,
+    pole,
+):
     """All pairs with a signed distance of at most ``reach`` mm, by ping, then zone."""
     ping = [np.int64(0) for _ in range(0)]
     zone = [np.int32(0) for _ in range(0)]
@@ -100,7 +149,21 @@ def within_reach(lon_e7, lat_e7, reach, edges, zone_edge, pieces, zone_piece, is
         if abs(x) > MAX_LON or abs(y) > MAX_LAT:
             continue
         for z in range(len(zone_edge) - 1):
-            _, mm = signed_m(edges, zone_edge, pieces, zone_piece, is_area, reach_mm, pole, z, x, y)
+            _, mm = signed_m(
+                edges,
+                zone_edge,
+                is_area,
+                reach_mm,
+                pieces,
+                zone_piece,
+                spheres,
+                levels,
+                zone_level,
+                pole,
+                z,
+                x,
+                y,
+            )
             if mm <= reach:
                 ping.append(np.int64(i))
                 zone.append(np.int32(z))
@@ -109,7 +172,9 @@ def within_reach(lon_e7, lat_e7, reach, edges, zone_edge, pieces, zone_piece, is
 
 
 @njit(cache=True, nogil=True)
-def cross_zones(ax, ay, bx, by, edges, zone_edge, pieces, zone_piece, is_area, reach_mm, pole):
+def cross_zones(
+    ax, ay, bx, by, edges, zone_edge, is_area, reach_mm, pieces, zone_piece, spheres, levels, zone_level, pole
+):
     """All pairs of a straight track a->b and a zone that it touches, by track, then zone."""
     segment = [np.int64(0) for _ in range(0)]
     zone = [np.int32(0) for _ in range(0)]
@@ -121,16 +186,62 @@ def cross_zones(ax, ay, bx, by, edges, zone_edge, pieces, zone_piece, is_area, r
         if max(abs(x0), abs(x1)) > MAX_LON or max(abs(y0), abs(y1)) > MAX_LAT:
             continue
         for z in range(len(zone_edge) - 1):
-            if _touches(x0, y0, x1, y1, z, edges, zone_edge, pieces, zone_piece, is_area, reach_mm, pole):
+            if _touches(
+                x0,
+                y0,
+                x1,
+                y1,
+                z,
+                edges,
+                zone_edge,
+                is_area,
+                reach_mm,
+                pieces,
+                zone_piece,
+                spheres,
+                levels,
+                zone_level,
+                pole,
+            ):
                 segment.append(np.int64(i))
                 zone.append(np.int32(z))
     return np.array(segment, np.int64), np.array(zone, np.int32)
 
 
 @njit(cache=True, nogil=True)
-def _touches(x0, y0, x1, y1, z, edges, zone_edge, pieces, zone_piece, is_area, reach_mm, pole):
+def _touches(
+    x0,
+    y0,
+    x1,
+    y1,
+    z,
+    edges,
+    zone_edge,
+    is_area,
+    reach_mm,
+    pieces,
+    zone_piece,
+    spheres,
+    levels,
+    zone_level,
+    pole,
+):
     for x, y in ((x0, y0), (x1, y1)):
-        _, mm = signed_m(edges, zone_edge, pieces, zone_piece, is_area, reach_mm, pole, z, x, y)
+        _, mm = signed_m(
+            edges,
+            zone_edge,
+            is_area,
+            reach_mm,
+            pieces,
+            zone_piece,
+            spheres,
+            levels,
+            zone_level,
+            pole,
+            z,
+            x,
+            y,
+        )
         if mm <= 0:
             return True
     # the short way round, then the same track under its other longitudes
