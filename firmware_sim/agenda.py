@@ -112,8 +112,10 @@ def _go(agenda: Any, place: int, leave_s: int, why: int) -> None:
 
 @njit(nogil=True, cache=True)
 def _outing(agenda: Any, home: int, place: int, leave_s: int, stay_s: int, why: int) -> None:
-    """There and back; ``stay_s`` counts from leaving, of what is no routine from arriving. Left out when the
-    agenda is full."""
+    """There and back; ``stay_s`` counts from leaving, of what is no routine from arriving.
+
+    Left out when the agenda is full.
+    """
     if agenda.count + 2 <= STOPS:
         _go(agenda, place, leave_s, why)
         if why != WHY_ROUTINE:

@@ -157,7 +157,8 @@ class Fleet:
         )
         sender = self._sender[:messages]
         due_ms = now_s * 1000 + self.phase_ms[sender].astype(np.int64)
-        order = np.argsort(due_ms, kind="stable")
+        # 16 bits: NumPy sorts them by radix, 10 times faster than 64
+        order = np.argsort(self.phase_ms[sender].astype(np.uint16), kind="stable")
         self.now_s += device.TICK_S
         return Burst(
             now_s=now_s,
@@ -325,9 +326,9 @@ def run(
             burst = fleet.step()
             if writer:
                 writer.add(burst)
-            for due_ms, send in _sends(fleet, burst, uplink, tally):
+            for due_ms, i, send in _sends(fleet, burst, uplink, tally):
                 wall_s = max(started_s + (due_ms / 1000 - fleet.start_s) / speed, due_ms / 1000)
-                while not halt.is_set() and (time.time() < wall_s or not uplink.has_room()):
+                while not halt.is_set() and (time.time() < wall_s or not uplink.has_room(i)):
                     uplink.pump(min(max(wall_s - time.time(), 0.001), 0.2))
                     tally.report()
                 if halt.is_set():
@@ -356,8 +357,10 @@ def _lead_s(speed: float, duration_s: float | None) -> float:
     return duration_s
 
 
-def _sends(fleet: Fleet, burst: Burst, uplink: Uplink, tally: _Tally) -> list[tuple[int, Callable[[], None]]]:
-    """What a burst sends: when (UTC milliseconds), and the act, in order of time."""
+def _sends(
+    fleet: Fleet, burst: Burst, uplink: Uplink, tally: _Tally
+) -> list[tuple[int, int, Callable[[], None]]]:
+    """What a burst sends: when (UTC milliseconds), which device, and the act, in order of time."""
 
     def ping_message(k: int) -> Callable[[], None]:
         def send() -> None:
@@ -374,10 +377,10 @@ def _sends(fleet: Fleet, burst: Burst, uplink: Uplink, tally: _Tally) -> list[tu
 
         return send
 
-    sends = [(int(due_ms), ping_message(k)) for k, due_ms in enumerate(burst.due_ms)]
-    sends += [(call.time_ms, check_in_message(call)) for call in burst.check_ins]
+    sends = [(int(due_ms), int(burst.device[k]), ping_message(k)) for k, due_ms in enumerate(burst.due_ms)]
+    sends += [(call.time_ms, call.device, check_in_message(call)) for call in burst.check_ins]
     if burst.check_ins:
-        sends.sort(key=lambda pair: pair[0])
+        sends.sort(key=lambda entry: entry[0])
     return sends
 
 

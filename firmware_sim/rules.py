@@ -6,6 +6,7 @@ import json
 from base64 import b64encode
 from typing import TYPE_CHECKING, Any
 
+from firmware_sim.checkin import WINDOWS
 from firmware_sim.city import CURFEWS
 from firmware_sim.codec import KIND_PHONE, KIND_WRIST
 
@@ -87,6 +88,15 @@ def _rules(city: City) -> str:
             subjects=["group:worn"],
             require="contact",
             within=f"{CONTACT_S // 60} min",
+            severity="low",
+        ),
+        _table(
+            "rules",
+            id="check-in",
+            subjects=["group:phones"],
+            require="check_in",
+            when=",".join(WINDOWS),
+            grace="10 min",
             severity="low",
         ),
         _table(

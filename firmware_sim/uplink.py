@@ -99,13 +99,13 @@ class Uplink:
                 )
             self.pump(0.05)
         for i in range(len(self._ids)):
-            while not self.has_room():
+            while not self.has_room(i):
                 self.pump(0.05)
             self._publish_status(i, "online")
 
-    def has_room(self) -> bool:
-        """No session holds more than it should."""
-        return all(session.in_flight < IN_FLIGHT for session in self._sessions)
+    def has_room(self, device: int) -> bool:
+        """Whether the session of a device may take one message more."""
+        return self._session_of(device).in_flight < IN_FLIGHT
 
     def publish(self, device: int, leaf: str, payload: bytes, *, retain: bool = False) -> None:
         """Publish at QoS 1 on one of a device's topics."""
@@ -139,7 +139,7 @@ class Uplink:
         deadline_s = time.monotonic() + _CLOSE_S
         if self.connected:
             for i in range(len(self._ids)):
-                while not self.has_room() and time.monotonic() < deadline_s:
+                while not self.has_room(i) and time.monotonic() < deadline_s:
                     self.pump(0.05)
                 if self._session_of(i).connected:
                     self._publish_status(i, "offline")

@@ -1,0 +1,177 @@
+"""Load: a dense fleet whose every device samples in every tick, and its messages as MQTT bytes.
+
+For measuring what stands behind a broker, a message must cost less to make than to take in. `Load` steps the
+same state machines as a run does; `frames` lays the messages out as PUBLISH packets in one buffer, binary v1
+inside, without a Python object for each.
+
+>>> load = Load(devices=1000, seed=1)
+>>> burst = load.step()
+>>> len(load.frames(burst)) > 32 * len(burst.records)
+True
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numba import njit
+
+from firmware_sim.codec import RECORD, topic
+from firmware_sim.device import TICK_S
+from firmware_sim.fleet import Burst, Fleet
+from firmware_sim.scenario import Scenario, build, load
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Load", "warm"]
+
+_HEADER_BYTES: Final = 8
+_RECORD_BYTES: Final = RECORD.itemsize
+_PUBLISH_QOS1: Final = 0x32
+_MAX_FIXED_HEADER: Final = 5
+_TOPIC_LENGTH_BYTES: Final = 2
+_PACKET_ID_BYTES: Final = 2
+
+
+class Load:
+    """A fleet for load: no tags, no JSON, every device due in every tick of five simulated seconds.
+
+    ``per_message``: samples that a device collects before it sends; 1 sends each.
+    """
+
+    def __init__(
+        self,
+        devices: int,
+        seed: int = 1,
+        *,
+        per_message: int = 1,
+        root: str = "ringfence/v1",
+        start_s: int = 1_780_000_000,
+        scenario: Scenario | None = None,
+    ) -> None:
+        plan = scenario or load("city")
+        mix = dataclasses.replace(
+            plan.fleet,
+            phone=0.0,
+            json=0.0,
+            tagged=0.0,
+            moving_s=TICK_S,
+            resting_s=TICK_S,
+            upload_moving_s=per_message * TICK_S,
+            upload_resting_s=per_message * TICK_S,
+            flash_records=max(32, 2 * per_message),
+        )
+        self.fleet = Fleet(build(dataclasses.replace(plan, fleet=mix), devices, seed), seed, start_s)
+        turn = np.arange(devices) % per_message  # not all in the same tick
+        self.fleet.devices["next_upload_s"] = self.fleet.now_s + turn * TICK_S
+        names = [topic(root, device_id, "pings").encode() for device_id in self.fleet.city.device_ids]
+        self._topics = np.frombuffer(b"".join(names), np.uint8)
+        self._topic_at = np.cumsum([0] + [len(name) for name in names])
+        self._packet_id = 1
+
+    def step(self) -> Burst:
+        """The next five simulated seconds."""
+        return self.fleet.step()
+
+    def frames(self, burst: Burst) -> NDArray[np.uint8]:
+        """The messages of a burst as PUBLISH packets at QoS 1, back to back: uint8 (b,).
+
+        Packet ids count on from call to call, 1..65535.
+        """
+        lengths = np.diff(self._topic_at)[burst.device]
+        around = _MAX_FIXED_HEADER + _TOPIC_LENGTH_BYTES + _PACKET_ID_BYTES + _HEADER_BYTES
+        room = int(lengths.sum()) + around * len(lengths) + _RECORD_BYTES * len(burst.records)
+        out = np.empty(room, np.uint8)
+        used, self._packet_id = _frame(
+            burst.device,
+            burst.boot,
+            burst.start,
+            burst.stop,
+            burst.records.view(np.uint8),
+            self.fleet.city.kind,
+            self._topics,
+            self._topic_at,
+            self._packet_id,
+            out,
+        )
+        return out[:used]
+
+
+@njit(nogil=True, cache=True)
+def _frame(  # noqa: PLR0917 (columns)
+    device: NDArray[np.int32],
+    boot: NDArray[np.uint16],
+    start: NDArray[np.int64],
+    stop: NDArray[np.int64],
+    records: NDArray[np.uint8],
+    kinds: NDArray[np.uint8],
+    topics: NDArray[np.uint8],
+    topic_at: NDArray[np.int64],
+    packet_id: int,
+    out: NDArray[np.uint8],
+) -> tuple[int, int]:
+    """Lay out messages as PUBLISH packets; returns the bytes used and the next packet id.
+
+    device, boot, start, stop : of each message (k,), start and stop count records
+    records  : uint8 (32 r,)  RECORD as bytes
+    kinds    : uint8 (n,)
+    topics   : uint8 (t,)     all topics, back to back
+    topic_at : int64 (n + 1,)
+    out      : uint8          written; large enough for all
+    """
+    at = 0
+    for k in range(len(device)):
+        i = device[k]
+        count = stop[k] - start[k]
+        topic_length = topic_at[i + 1] - topic_at[i]
+        remaining = 2 + topic_length + 2 + 8 + 32 * count
+        out[at] = _PUBLISH_QOS1
+        at += 1
+        while remaining >= 128:
+            out[at] = remaining % 128 | 128
+            remaining //= 128
+            at += 1
+        out[at] = remaining
+        out[at + 1] = topic_length >> 8
+        out[at + 2] = topic_length & 255
+        at += 3
+        for j in range(topic_at[i], topic_at[i + 1]):
+            out[at] = topics[j]
+            at += 1
+        out[at] = packet_id >> 8
+        out[at + 1] = packet_id & 255
+        packet_id = packet_id % 65_535 + 1
+        out[at + 2] = 0xA7
+        out[at + 3] = 1
+        out[at + 4] = 0
+        out[at + 5] = kinds[i]
+        out[at + 6] = count & 255
+        out[at + 7] = count >> 8
+        out[at + 8] = boot[k] & 255
+        out[at + 9] = boot[k] >> 8
+        at += 10
+        for r in range(start[k], stop[k]):
+            for j in range(32):
+                out[at + j] = records[32 * r + j]
+            at += 32
+    return at, packet_id
+
+
+def warm() -> None:
+    """Compile this module's kernel."""
+    none = np.zeros(0, np.int64)
+    _frame(
+        np.zeros(0, np.int32),
+        np.zeros(0, np.uint16),
+        none,
+        none,
+        np.zeros(0, np.uint8),
+        np.zeros(0, np.uint8),
+        np.frombuffer(b"t", np.uint8),
+        np.zeros(1, np.int64),
+        1,
+        np.zeros(0, np.uint8),
+    )
