@@ -1,0 +1,85 @@
+"""Keeping house: days are made before they are needed and dropped, whole, when they are old."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from telemetry.store.partitions import AHEAD_DAYS, DAILY, DAY_US
+from telemetry.store.rows import time_us_of
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+    from telemetry.store.partitions import Layout
+
+__all__ = ["Retention", "clean", "make_ahead"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """For how many days each table keeps its rows; None: for ever.
+
+    Raw pings are the bulk of the data and tell most about a person, so they go after 90 days unless told otherwise;
+    decisions are the record, so they stay. The days count from a row's time in the column that cuts its table.
+    """
+
+    pings: int | None = 90
+    batches: int | None = 90
+    check_ins: int | None = None
+    transitions: int | None = None
+    violations: int | None = None
+    quarantine: int | None = 30
+    outbox: int | None = 30
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            days = getattr(self, field.name)
+            if days is not None and days < 1:
+                raise ValueError(
+                    f"retention of {field.name} is {days} days; give at least 1, or None to keep all"
+                )
+
+
+def make_ahead(connection: Connection[Any], layout: Layout, now_us: int) -> None:
+    """Have today, yesterday and the next days in every table."""
+    today = now_us // DAY_US
+    for table in DAILY:
+        layout.ensure(connection, table, range(today - 1, today + AHEAD_DAYS + 1))
+
+
+def clean(connection: Connection[Any], layout: Layout, retention: Retention, now_us: int) -> dict[str, int]:
+    """Drop the days past their retention; gives how many of each table.
+
+    What a restart would still replay, and messages that were not sent, are kept whatever their age.
+    """
+    dropped: dict[str, int] = {}
+    for table in DAILY:
+        days = getattr(retention, table)
+        if days is None:
+            continue
+        before_us = now_us - days * DAY_US
+        needed = connection.execute(_NEEDED[table]).fetchone() if table in _NEEDED else None
+        if needed is not None and needed[0] is not None:
+            before_us = min(before_us, time_us_of(needed[0]))
+        count = layout.drop_before(connection, table, before_us)
+        if count:
+            dropped[table] = count
+            log.info("retention: %d days of %s dropped", count, table)
+    return dropped
+
+
+_LATER_BATCHES = (
+    " FROM batches b JOIN shares s USING (share) LEFT JOIN"
+    " (SELECT share, max(batch) AS batch FROM snapshots GROUP BY share) n USING (share)"
+    " WHERE b.number > coalesce(n.batch, 0)"
+)
+_NEEDED = {
+    "pings": "SELECT min(b.first_fix_time)" + _LATER_BATCHES,
+    "batches": "SELECT min(b.committed_time)" + _LATER_BATCHES,
+    "check_ins": "SELECT min(b.first_check_in)" + _LATER_BATCHES,
+    "outbox": "SELECT min(created_time) FROM outbox WHERE sent_time IS NULL",
+}

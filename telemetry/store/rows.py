@@ -1,0 +1,351 @@
+"""What is rare goes in row by row: transitions, violations, alerts, check-ins, rejects, messages."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from geofence import (
+    FLAG_INITIAL,
+    FLAG_LATE,
+    HELD_BACK,
+    NO_TIME,
+    SEVERITIES,
+    TRANSITION_KINDS,
+    VIOLATION_CHANGES,
+    WITHDRAWN,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    import numpy as np
+    from psycopg import Cursor
+
+    from geofence import Decided
+    from telemetry.columns import AlertChange, Batch, CheckIn, Outgoing, Reject
+
+__all__ = [
+    "KEPT_PAYLOAD_BYTES",
+    "OUTBOX_CHANNEL",
+    "OUTBOX_LOCK",
+    "bound",
+    "copy_rows",
+    "moment",
+    "time_us_of",
+    "write_alerts",
+    "write_check_ins",
+    "write_outgoing",
+    "write_rejects",
+    "write_transitions",
+    "write_violations",
+]
+
+KEPT_PAYLOAD_BYTES: Final = 64 << 10  # of a rejected payload; a message of 1,024 pings has 33 KB
+OUTBOX_CHANNEL: Final = "ringfence_outbox"  # NOTIFY goes here with the newest id
+OUTBOX_LOCK: Final = 0x52464E4F
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_EARLIEST_US: Final = -62_135_596_800_000_000  # year 1
+_LATEST_US: Final = 253_402_300_799_999_999  # year 9999
+
+
+def moment(time_us: int) -> datetime:
+    """UTC microseconds as a datetime, exact."""
+    return _EPOCH + timedelta(microseconds=int(time_us))
+
+
+def bound(time_us: int) -> datetime:
+    """The same for the bound of a question: one past what a datetime can say is moved to its end."""
+    return moment(min(max(time_us, _EARLIEST_US), _LATEST_US))
+
+
+def time_us_of(value: datetime) -> int:
+    """A datetime as UTC microseconds, exact."""
+    return (value - _EPOCH) // _MICROSECOND
+
+
+def _moment_or_none(time_us: int) -> datetime | None:
+    return None if time_us == NO_TIME else moment(time_us)
+
+
+def copy_rows(
+    cursor: Cursor[Any], table: str, columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[Any]]
+) -> None:
+    """COPY rows into a table, binary. columns: name and type of each."""
+    names = ", ".join(name for name, _ in columns)
+    with cursor.copy(f"COPY {table} ({names}) FROM STDIN (FORMAT BINARY)") as copy:  # type: ignore[arg-type]
+        copy.set_types([kind for _, kind in columns])
+        for row in rows:
+            copy.write_row(row)
+
+
+_TRANSITION_COLUMNS: Final = (
+    ("time", "timestamptz"),
+    ("confirmed_time", "timestamptz"),
+    ("rules_version", "int8"),
+    ("batch", "int8"),
+    ("distance_mm", "int4"),
+    ("confidence_ppm", "int4"),
+    ("share", "int2"),
+    ("initial", "bool"),
+    ("late", "bool"),
+    ("kind", "text"),
+    ("device_id", "text"),
+    ("zone_id", "text"),
+)
+
+
+def write_transitions(cursor: Cursor[Any], batch: Batch) -> None:
+    """COPY the transitions of all decisions of the batch."""
+    copy_rows(cursor, "transitions", _TRANSITION_COLUMNS, _transition_rows(batch))
+
+
+def _transition_rows(batch: Batch) -> Iterator[tuple[Any, ...]]:
+    for decided in batch.decided:
+        devices, zones = decided.devices.ids, decided.ruleset.zones.ids
+        for row in decided.transitions.tolist():
+            device, zone, kind, flags, time_us, confirmed_us, distance_mm, confidence_ppm = row
+            yield (
+                moment(time_us),
+                moment(confirmed_us),
+                batch.rules_version,
+                batch.number,
+                distance_mm,
+                confidence_ppm,
+                batch.share,
+                bool(flags & FLAG_INITIAL),
+                bool(flags & FLAG_LATE),
+                TRANSITION_KINDS[kind],
+                devices[device],
+                zones[zone],
+            )
+
+
+_VIOLATION_COLUMNS: Final = (
+    ("violation_id", "int8"),
+    ("opened_time", "timestamptz"),
+    ("confirmed_time", "timestamptz"),
+    ("closed_time", "timestamptz"),
+    ("recorded_time", "timestamptz"),
+    ("supersedes", "int8"),
+    ("rules_version", "int8"),
+    ("batch", "int8"),
+    ("revision", "int4"),
+    ("confidence_ppm", "int4"),
+    ("depth_mm", "int4"),
+    ("depth_error_mm", "int4"),
+    ("fixes", "int4"),
+    ("share", "int2"),
+    ("late", "bool"),
+    ("change", "text"),
+    ("severity", "text"),
+    ("device_id", "text"),
+    ("rule_id", "text"),
+    ("zone_id", "text"),
+)
+
+
+def write_violations(cursor: Cursor[Any], batch: Batch, recorded_time: datetime) -> None:
+    """COPY the rows of violations, and move the heads to the newest revision of each."""
+    heads: dict[int, tuple[Any, ...]] = {}
+
+    def rows() -> Iterator[tuple[Any, ...]]:
+        for decided in batch.decided:
+            for row in decided.violations:
+                values = _violation_row(batch, decided, row, recorded_time)
+                yield values
+                violation_id, revision = values[0], values[8]
+                if violation_id not in heads or heads[violation_id][2] < revision:
+                    heads[violation_id] = (violation_id, values[1], revision, _state_of(row), values[17])
+
+    copy_rows(cursor, "violations", _VIOLATION_COLUMNS, rows())
+    cursor.execute(
+        "INSERT INTO violation_heads AS h (violation_id, opened_time, revision, state, device_id)"
+        " SELECT * FROM unnest(%s::int8[], %s::timestamptz[], %s::int4[], %s::text[], %s::text[])"
+        " ON CONFLICT (violation_id) DO UPDATE SET opened_time = EXCLUDED.opened_time,"
+        " revision = EXCLUDED.revision, state = EXCLUDED.state WHERE h.revision < EXCLUDED.revision",
+        [list(column) for column in zip(*heads.values(), strict=True)],
+    )
+
+
+def _violation_row(batch: Batch, decided: Decided, row: np.void, recorded_time: datetime) -> tuple[Any, ...]:
+    (
+        violation_id,
+        revision,
+        change,
+        severity,
+        flags,
+        device,
+        rule,
+        zone,
+        opened_us,
+        confirmed_us,
+        closed_us,
+        confidence_ppm,
+        depth_mm,
+        depth_error_mm,
+        fixes,
+        supersedes,
+    ) = row.tolist()
+    return (
+        violation_id,
+        moment(opened_us),
+        moment(confirmed_us),
+        _moment_or_none(closed_us),
+        recorded_time,
+        supersedes or None,
+        batch.rules_version,
+        batch.number,
+        revision,
+        confidence_ppm,
+        depth_mm,
+        None if depth_error_mm < 0 else depth_error_mm,
+        fixes,
+        batch.share,
+        bool(flags & FLAG_LATE),
+        VIOLATION_CHANGES[change],
+        SEVERITIES[severity],
+        decided.devices.ids[device],
+        decided.ruleset.rule_ids[rule],
+        decided.ruleset.zones.ids[zone] if zone >= 0 else None,
+    )
+
+
+def _state_of(row: np.void) -> str:
+    if row["change"] == WITHDRAWN:
+        return "withdrawn"
+    if row["change"] == HELD_BACK:
+        return "held_back"
+    return "open" if row["closed_us"] == NO_TIME else "closed"
+
+
+def write_check_ins(cursor: Cursor[Any], batch: Batch, check_ins: Sequence[CheckIn]) -> None:
+    """COPY the check-ins, in order."""
+    columns = (
+        ("time", "timestamptz"),
+        ("received_time", "timestamptz"),
+        ("batch", "int8"),
+        ("item", "int4"),
+        ("share", "int2"),
+        ("device_id", "text"),
+        ("outcome", "text"),
+        ("method", "text"),
+    )
+    rows = (
+        (
+            moment(c.time_us),
+            moment(c.received_time_us),
+            batch.number,
+            item,
+            batch.share,
+            c.device_id,
+            c.outcome,
+            c.method,
+        )
+        for item, c in enumerate(check_ins)
+    )
+    copy_rows(cursor, "check_ins", columns, rows)
+
+
+def write_rejects(cursor: Cursor[Any], batch: Batch, rejects: Sequence[Reject]) -> None:
+    """COPY what could not be read; of a payload past the bound the beginning and a hash of the whole."""
+    columns = (
+        ("received_time", "timestamptz"),
+        ("batch", "int8"),
+        ("payload_bytes", "int8"),
+        ("share", "int2"),
+        ("topic", "text"),
+        ("reason", "text"),
+        ("detail", "text"),
+        ("payload", "bytea"),
+        ("payload_sha256", "bytea"),
+    )
+    rows = (
+        (
+            moment(r.received_time_us),
+            batch.number,
+            len(r.payload),
+            batch.share,
+            storable(r.topic),
+            storable(r.reason),
+            storable(r.detail),
+            r.payload[:KEPT_PAYLOAD_BYTES],
+            hashlib.sha256(r.payload).digest() if len(r.payload) > KEPT_PAYLOAD_BYTES else None,
+        )
+        for r in rejects
+    )
+    copy_rows(cursor, "quarantine", columns, rows)
+
+
+def storable(text: str) -> str:
+    """Text that PostgreSQL takes: what a stranger sent may hold NUL or lone surrogates."""
+    return text.replace("\0", "\N{SYMBOL FOR NULL}").encode("utf-8", "backslashreplace").decode()
+
+
+_ALERT_UPSERT: Final = """
+INSERT INTO alerts AS a (alert_id, violation_id, opened_time, updated_time, withdrawn_time, rules_version,
+                         device_id, rule_id, zone_id, severity, state, sentence, topic)
+VALUES (%(alert_id)s, %(violation_id)s, %(time)s, %(time)s, CASE WHEN %(change)s = 'withdrawn' THEN %(now)s::timestamptz END,
+        %(rules_version)s, %(device_id)s, %(rule_id)s, %(zone_id)s, %(severity)s,
+        CASE WHEN %(change)s = 'withdrawn' THEN 'withdrawn' ELSE 'open' END, %(sentence)s, %(topic)s)
+ON CONFLICT (alert_id) DO UPDATE SET
+    violation_id = EXCLUDED.violation_id, updated_time = greatest(a.updated_time, EXCLUDED.updated_time),
+    rules_version = EXCLUDED.rules_version, zone_id = EXCLUDED.zone_id, severity = EXCLUDED.severity,
+    sentence = EXCLUDED.sentence, topic = CASE WHEN EXCLUDED.topic = '' THEN a.topic ELSE EXCLUDED.topic END,
+    withdrawn_time = CASE WHEN a.state = 'resolved' THEN a.withdrawn_time ELSE EXCLUDED.withdrawn_time END,
+    -- what an operator resolved stays resolved; what was withdrawn comes back when it is broken again
+    state = CASE WHEN a.state = 'resolved' THEN a.state
+                 WHEN %(change)s = 'withdrawn' THEN 'withdrawn'
+                 WHEN a.state = 'withdrawn' THEN 'open' ELSE a.state END
+"""
+_ALERT_LOG: Final = """
+INSERT INTO alert_log (alert_id, violation_id, time, recorded_time, change, sentence)
+VALUES (%(alert_id)s, %(violation_id)s, %(time)s, %(now)s, %(change)s, %(sentence)s)
+"""
+
+
+def write_alerts(cursor: Cursor[Any], batch: Batch, alerts: Sequence[AlertChange], now: datetime) -> None:
+    """Apply the steps to ``alerts``, in order, and log each."""
+    topics = {message.alert_id: message.topic for message in batch.outgoing}
+    steps = [
+        {
+            "alert_id": a.alert_id,
+            "change": a.change,
+            "violation_id": a.violation_id,
+            "device_id": a.device_id,
+            "rule_id": a.rule_id,
+            "zone_id": a.zone_id,
+            "severity": a.severity,
+            "time": moment(a.time_us),
+            "now": now,
+            "sentence": a.sentence,
+            "rules_version": batch.rules_version,
+            "topic": topics.get(a.alert_id, ""),
+        }
+        for a in alerts
+    ]
+    cursor.executemany(_ALERT_UPSERT, steps)
+    cursor.executemany(_ALERT_LOG, steps)
+
+
+def write_outgoing(cursor: Cursor[Any], messages: Sequence[Outgoing], now: datetime) -> None:
+    """COPY messages into the outbox and wake who listens.
+
+    The lock is held to the end of the transaction, so that ids grow in the order of commits: who has read up
+    to an id has missed none below it. Call it last.
+    """
+    cursor.execute("SELECT pg_advisory_xact_lock(%s, 0)", (OUTBOX_LOCK,))
+    columns = (
+        ("alert_id", "int8"),
+        ("created_time", "timestamptz"),
+        ("retain", "bool"),
+        ("device_id", "text"),
+        ("topic", "text"),
+        ("payload", "bytea"),
+    )
+    rows = ((m.alert_id, now, m.retain, m.device_id, m.topic, m.payload) for m in messages)
+    copy_rows(cursor, "outbox", columns, rows)
+    cursor.execute("SELECT pg_notify(%s, currval('outbox_ids')::text)", (OUTBOX_CHANNEL,))

@@ -1,0 +1,293 @@
+-- The tables of Ringfence, schema version 1.
+--
+-- Unknown values are NULL. Units are in the names: _e7 is 1e-7 degree, _mm millimetre, _ppm a share of a million.
+-- A table with a mark such as /* by day: fix_time */ is cut by day: a hypertable where TimescaleDB is
+-- present, native range partitions where it is not. telemetry/store/schema.py reads the mark.
+-- Columns stand in order of width, because PostgreSQL pads each to its alignment.
+
+CREATE TABLE shares (
+    share            smallint PRIMARY KEY,
+    epoch            bigint NOT NULL,            -- raised by every takeover; a commit with an older one fails
+    last_batch       bigint NOT NULL,            -- tells whether a commit whose connection died has happened
+    holder           text NOT NULL,              -- program that holds it: host:pid
+    backend_pid      integer NOT NULL,           -- the database's process that serves it
+    taken_time       timestamptz NOT NULL
+) WITH (fillfactor = 20);                        -- one hot row: room for heap-only updates
+
+CREATE TABLE snapshots (
+    share            smallint NOT NULL REFERENCES shares,
+    batch            bigint NOT NULL,            -- the state after this batch
+    epoch            bigint NOT NULL,
+    saved_time       timestamptz NOT NULL,
+    state            bytea NOT NULL,
+    PRIMARY KEY (share, batch)
+);
+ALTER TABLE snapshots ALTER COLUMN state SET STORAGE EXTERNAL;  -- it is compressed already where that helps
+
+CREATE TABLE batches (
+    committed_time   timestamptz NOT NULL,
+    number           bigint NOT NULL,
+    epoch            bigint NOT NULL,
+    rules_version    bigint NOT NULL,
+    tick_time        timestamptz,                -- the watermark the engine ticked to after the pings
+    first_fix_time   timestamptz,                -- of its pings: where a replay finds them
+    last_fix_time    timestamptz,
+    first_check_in   timestamptz,                -- received_time of its check-ins
+    pings            integer NOT NULL,
+    check_ins        integer NOT NULL,
+    duplicates       integer NOT NULL,
+    rejects          integer NOT NULL,
+    share            smallint NOT NULL
+) /* by day: committed_time */;
+CREATE INDEX batches_number ON batches (share, number);
+
+CREATE TABLE pings (
+    fix_time         timestamptz NOT NULL,
+    received_time    timestamptz NOT NULL,
+    seq              bigint,
+    batch            bigint NOT NULL,
+    lat_e7           integer,
+    lon_e7           integer,
+    cell             integer,                    -- square of 0.01 degree, see telemetry/store/cells.py
+    accuracy_mm      integer,
+    speed_cmps       integer,
+    heading_cdeg     integer,
+    status           integer NOT NULL,
+    marks            integer NOT NULL,
+    boot             integer,
+    altitude_m       smallint,
+    battery_pct      smallint,
+    satellites       smallint,
+    share            smallint NOT NULL,
+    judged           boolean NOT NULL,
+    device_id        text COLLATE "C" NOT NULL
+) /* by day: fix_time */;
+CREATE INDEX pings_track ON pings (device_id, fix_time DESC);
+CREATE INDEX pings_batch ON pings USING brin (batch, received_time) WITH (pages_per_range = 32, autosummarize = on);
+CREATE INDEX pings_place ON pings (cell, fix_time);
+
+CREATE VIEW ping_details AS
+SELECT device_id, fix_time, received_time, boot, seq,
+       lat_e7 / 1e7::float8 AS lat, lon_e7 / 1e7::float8 AS lon,
+       accuracy_mm / 1e3::float8 AS accuracy_m, speed_cmps / 1e2::float8 AS speed_mps,
+       heading_cdeg / 1e2::float8 AS heading_deg, altitude_m, battery_pct, satellites,
+       array_remove(ARRAY[
+           CASE WHEN status &   1 <> 0 THEN 'strap_open' END, CASE WHEN status &   2 <> 0 THEN 'case_open' END,
+           CASE WHEN status &   4 <> 0 THEN 'charging' END,   CASE WHEN status &   8 <> 0 THEN 'moving' END,
+           CASE WHEN status &  16 <> 0 THEN 'beacon_in_range' END, CASE WHEN status & 32 <> 0 THEN 'jamming' END,
+           CASE WHEN status &  64 <> 0 THEN 'button' END,     CASE WHEN status & 128 <> 0 THEN 'buffered' END
+       ], NULL) AS status,
+       (ARRAY['gnss', 'wifi', 'cell', 'beacon'])[((status >> 8) & 3) + 1] AS source,
+       array_remove(ARRAY[
+           CASE WHEN marks & 1 <> 0 THEN 'late' END,           CASE WHEN marks & 2 <> 0 THEN 'not_enrolled' END,
+           CASE WHEN marks & 4 <> 0 THEN 'topic_mismatch' END, CASE WHEN marks & 8 <> 0 THEN 'tag_wrong' END,
+           CASE WHEN marks & 16 <> 0 THEN 'impossible_movement' END, CASE WHEN marks & 32 <> 0 THEN 'clock_off' END
+       ], NULL) AS marks,
+       judged, share, batch
+FROM pings;
+
+CREATE SEQUENCE transition_ids AS bigint;
+CREATE TABLE transitions (
+    transition_id    bigint NOT NULL DEFAULT nextval('transition_ids'),
+    time             timestamptz NOT NULL,       -- fix time of the first fix of the stretch that led to it
+    confirmed_time   timestamptz NOT NULL,
+    rules_version    bigint NOT NULL,
+    batch            bigint NOT NULL,
+    distance_mm      integer NOT NULL,           -- signed, negative inside, at the confirming fix
+    confidence_ppm   integer NOT NULL,
+    share            smallint NOT NULL,
+    initial          boolean NOT NULL,
+    late             boolean NOT NULL,
+    kind             text COLLATE "C" NOT NULL,  -- ENTER, EXIT, CROSS
+    device_id        text COLLATE "C" NOT NULL,
+    zone_id          text COLLATE "C" NOT NULL
+) /* by day: time */;
+CREATE INDEX transitions_newest ON transitions (time DESC, transition_id DESC);
+CREATE INDEX transitions_device ON transitions (device_id, time DESC, transition_id DESC);
+CREATE INDEX transitions_zone ON transitions (zone_id, time DESC, transition_id DESC);
+
+-- Append-only: what late pings change is said by a row with a higher revision.
+CREATE TABLE violations (
+    violation_id     bigint NOT NULL,
+    opened_time      timestamptz NOT NULL,
+    confirmed_time   timestamptz NOT NULL,
+    closed_time      timestamptz,                -- NULL: it lasts
+    recorded_time    timestamptz NOT NULL,       -- when this row was committed
+    supersedes       bigint,                     -- violation that late pings replaced by this one
+    rules_version    bigint NOT NULL,
+    batch            bigint NOT NULL,
+    revision         integer NOT NULL,
+    confidence_ppm   integer NOT NULL,           -- the highest so far
+    depth_mm         integer NOT NULL,           -- the deepest point so far
+    depth_error_mm   integer,
+    fixes            integer NOT NULL,
+    share            smallint NOT NULL,
+    late             boolean NOT NULL,
+    change           text COLLATE "C" NOT NULL,  -- opened, closed, amended, withdrawn, held_back
+    severity         text COLLATE "C" NOT NULL,
+    device_id        text COLLATE "C" NOT NULL,
+    rule_id          text COLLATE "C" NOT NULL,
+    zone_id          text COLLATE "C"            -- NULL: the rule is about the device
+) /* by day: opened_time */;
+CREATE INDEX violations_history ON violations (violation_id, revision);
+CREATE INDEX violations_device ON violations (device_id, opened_time DESC);
+
+-- Which revision of a violation is the current one, with what lists filter and sort by.
+CREATE TABLE violation_heads (
+    violation_id     bigint PRIMARY KEY,
+    opened_time      timestamptz NOT NULL,
+    revision         integer NOT NULL,
+    state            text COLLATE "C" NOT NULL,  -- open, closed, withdrawn, held_back
+    device_id        text COLLATE "C" NOT NULL
+);
+CREATE INDEX violation_heads_newest ON violation_heads (opened_time DESC, violation_id DESC);
+CREATE INDEX violation_heads_state ON violation_heads (state, opened_time DESC, violation_id DESC);
+CREATE INDEX violation_heads_device ON violation_heads (device_id, opened_time DESC, violation_id DESC);
+
+CREATE VIEW current_violations AS
+SELECT v.*, h.state
+FROM violation_heads h
+JOIN violations v ON v.violation_id = h.violation_id AND v.revision = h.revision AND v.opened_time = h.opened_time;
+
+CREATE TABLE alerts (
+    alert_id         bigint PRIMARY KEY,
+    violation_id     bigint NOT NULL,            -- the newest one that it is about
+    opened_time      timestamptz NOT NULL,
+    updated_time     timestamptz NOT NULL,
+    acknowledged_time timestamptz,
+    resolved_time    timestamptz,
+    withdrawn_time   timestamptz,
+    rules_version    bigint NOT NULL,
+    device_id        text COLLATE "C" NOT NULL,
+    rule_id          text COLLATE "C" NOT NULL,
+    zone_id          text COLLATE "C",
+    severity         text COLLATE "C" NOT NULL,
+    state            text COLLATE "C" NOT NULL CHECK (state IN ('open', 'acknowledged', 'resolved', 'withdrawn')),
+    outcome          text COLLATE "C" CHECK (outcome IN ('real', 'false', 'excused', 'equipment')),
+    sentence         text NOT NULL,
+    note             text,
+    assigned_to      text,
+    topic            text NOT NULL               -- where its messages go
+);
+CREATE INDEX alerts_newest ON alerts (opened_time DESC, alert_id DESC);
+CREATE INDEX alerts_state ON alerts (state, opened_time DESC, alert_id DESC);
+CREATE INDEX alerts_device ON alerts (device_id, opened_time DESC, alert_id DESC);
+
+CREATE SEQUENCE alert_log_ids AS bigint;
+CREATE TABLE alert_log (
+    log_id           bigint PRIMARY KEY DEFAULT nextval('alert_log_ids'),
+    alert_id         bigint NOT NULL,
+    violation_id     bigint NOT NULL,
+    time             timestamptz NOT NULL,       -- of what caused the step
+    recorded_time    timestamptz NOT NULL,
+    change           text COLLATE "C" NOT NULL,  -- opened, updated, withdrawn, acknowledged, resolved, reopened
+    who              text,                       -- NULL: the engine
+    outcome          text COLLATE "C",
+    sentence         text,
+    note             text
+);
+CREATE INDEX alert_log_alert ON alert_log (alert_id, log_id);
+
+CREATE TABLE check_ins (
+    time             timestamptz NOT NULL,
+    received_time    timestamptz NOT NULL,
+    batch            bigint NOT NULL,
+    item             integer NOT NULL,           -- its place in the batch
+    share            smallint NOT NULL,
+    device_id        text COLLATE "C" NOT NULL,
+    outcome          text COLLATE "C" NOT NULL,
+    method           text COLLATE "C" NOT NULL
+) /* by day: received_time */;
+CREATE INDEX check_ins_device ON check_ins (device_id, time DESC);
+CREATE INDEX check_ins_batch ON check_ins (share, batch);
+
+CREATE SEQUENCE quarantine_ids AS bigint;
+CREATE TABLE quarantine (
+    quarantine_id    bigint NOT NULL DEFAULT nextval('quarantine_ids'),
+    received_time    timestamptz NOT NULL,
+    batch            bigint NOT NULL,
+    payload_bytes    bigint NOT NULL,            -- length of what came
+    share            smallint NOT NULL,
+    topic            text NOT NULL,
+    reason           text COLLATE "C" NOT NULL,
+    detail           text NOT NULL,
+    payload          bytea NOT NULL,             -- the beginning of it, up to a bound
+    payload_sha256   bytea                       -- of the whole, where only the beginning was kept
+) /* by day: received_time */;
+CREATE INDEX quarantine_newest ON quarantine (received_time DESC, quarantine_id DESC);
+
+CREATE SEQUENCE outbox_ids AS bigint;
+CREATE TABLE outbox (
+    id               bigint NOT NULL DEFAULT nextval('outbox_ids'),  -- grows in the order of commits
+    alert_id         bigint NOT NULL,
+    created_time     timestamptz NOT NULL,
+    sent_time        timestamptz,
+    retain           boolean NOT NULL,
+    device_id        text COLLATE "C" NOT NULL,
+    topic            text NOT NULL,
+    payload          bytea NOT NULL
+) /* by day: created_time */;
+CREATE INDEX outbox_order ON outbox (id);
+CREATE INDEX outbox_waiting ON outbox (id) WHERE sent_time IS NULL;
+
+CREATE TABLE rules (
+    version          bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+    effective_time   timestamptz NOT NULL,
+    saved_time       timestamptz NOT NULL DEFAULT clock_timestamp(),
+    digest           text NOT NULL,
+    document         json NOT NULL               -- json keeps the text as it was, so it loads again equal
+);
+
+-- What each version of the rules holds, for who asks the database. A row is in force for the versions
+-- from_version <= version < until_version.
+CREATE TABLE zones (
+    from_version     bigint NOT NULL REFERENCES rules,
+    until_version    bigint,
+    zone_id          text COLLATE "C" NOT NULL,
+    layer            text,
+    digest           bytea NOT NULL,
+    feature          json NOT NULL,
+    PRIMARY KEY (zone_id, from_version)
+);
+CREATE INDEX zones_in_force ON zones (zone_id) WHERE until_version IS NULL;
+
+CREATE TABLE enrollments (
+    from_version     bigint NOT NULL REFERENCES rules,
+    until_version    bigint,
+    from_time        timestamptz,
+    until_time       timestamptz,
+    device_id        text COLLATE "C" NOT NULL,
+    kind             text NOT NULL,
+    participant      text,
+    groups           text[] NOT NULL,
+    layers           text[],
+    digest           bytea NOT NULL,
+    PRIMARY KEY (device_id, from_version)
+);
+CREATE INDEX enrollments_in_force ON enrollments (device_id) WHERE until_version IS NULL;
+
+-- The newest of each device: what a map shows. Brought up to date by commits, at a bounded rate.
+CREATE TABLE device_status (
+    device_id        text COLLATE "C" PRIMARY KEY,
+    fix_time         timestamptz,                -- of the newest ping
+    received_time    timestamptz,
+    position_time    timestamptz,                -- of the newest ping with a fix
+    online_time      timestamptz,                -- when the next column became known
+    online           boolean,
+    lat_e7           integer,
+    lon_e7           integer,
+    accuracy_mm      integer,
+    speed_cmps       integer,
+    heading_cdeg     integer,
+    status           integer,
+    marks            integer,
+    battery_pct      smallint
+) WITH (fillfactor = 60);                        -- rows change often; room for heap-only updates
+
+CREATE FUNCTION ringfence_refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION '% is append-only: add a row with a higher revision instead', TG_TABLE_NAME;
+END $$;
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON violations EXECUTE FUNCTION ringfence_refuse_change();
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON transitions EXECUTE FUNCTION ringfence_refuse_change();
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON alert_log EXECUTE FUNCTION ringfence_refuse_change();

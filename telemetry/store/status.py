@@ -1,0 +1,148 @@
+"""``device_status``: the newest of each device, so that a map need not search the pings."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from geofence import NO_FIX, Pings
+from telemetry.columns import MARK_TAG_WRONG, MARK_TOPIC_MISMATCH
+from telemetry.store.packing import PING_COLUMNS
+from telemetry.store.rows import moment
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from psycopg import Cursor
+
+    from telemetry.columns import DeviceStatus
+    from telemetry.store.packing import PingPacker
+
+__all__ = ["StatusBoard", "write_statuses"]
+
+ROWS_PER_S: Final = 20_000  # a row costs the database about 8 us, so this bounds it to a sixth of a core
+UNTRUSTED: Final = (
+    MARK_TAG_WRONG | MARK_TOPIC_MISMATCH
+)  # somebody else may have sent it: it moves nobody on the map
+
+_OF_PING: Final = (
+    "fix_time",
+    "received_time",
+    "speed_cmps",
+    "heading_cdeg",
+    "status",
+    "marks",
+    "battery_pct",
+)
+_OF_POSITION: Final = ("position_time", "lat_e7", "lon_e7", "accuracy_mm")
+_IS_NEWER: Final = "(d.fix_time IS NULL OR EXCLUDED.fix_time >= d.fix_time)"
+_IS_NEWER_FIX: Final = (
+    "(EXCLUDED.position_time IS NOT NULL"
+    " AND (d.position_time IS NULL OR EXCLUDED.position_time >= d.position_time))"
+)
+
+_TEMPORARY: Final = "CREATE TEMPORARY TABLE IF NOT EXISTS newest_pings (LIKE pings) ON COMMIT DELETE ROWS"
+# The ping's columns and the position's move each by their own time: the newest ping need not have a fix.
+_MERGE: Final = f"""
+INSERT INTO device_status AS d (device_id, {", ".join(_OF_PING)}, {", ".join(_OF_POSITION)})
+SELECT p.device_id, {", ".join(f"p.{name}" for name in _OF_PING)}, f.fix_time, f.lat_e7, f.lon_e7, f.accuracy_mm
+FROM (SELECT DISTINCT ON (device_id) * FROM newest_pings ORDER BY device_id, fix_time DESC) p
+LEFT JOIN (SELECT DISTINCT ON (device_id) * FROM newest_pings WHERE lat_e7 IS NOT NULL
+           ORDER BY device_id, fix_time DESC) f ON f.device_id = p.device_id
+ORDER BY p.device_id
+ON CONFLICT (device_id) DO UPDATE SET
+{", ".join(f"{name} = CASE WHEN {_IS_NEWER} THEN EXCLUDED.{name} ELSE d.{name} END" for name in _OF_PING)},
+{", ".join(f"{name} = CASE WHEN {_IS_NEWER_FIX} THEN EXCLUDED.{name} ELSE d.{name} END" for name in _OF_POSITION)}
+WHERE {_IS_NEWER} OR {_IS_NEWER_FIX}
+"""
+
+
+class StatusBoard:
+    """The newest pings that are not in ``device_status`` yet.
+
+    A commit writes them as long as a budget of rows per second allows; else they wait for a later commit or for
+    the snapshot, which writes all. At a usual rate every commit writes its own.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: Pings | None = None
+        self._marks = np.zeros(0, np.uint16)
+        self._budget = float(ROWS_PER_S)
+        self._filled_s = time.monotonic()
+
+    def forget(self) -> None:
+        """Begin again: the share was taken anew, and its replay tells what is new."""
+        self._waiting = None
+
+    def note(
+        self,
+        packer: PingPacker,
+        pings: Pings,
+        marks: NDArray[np.uint16],
+        order: NDArray[np.int64] | None = None,
+    ) -> None:
+        """Remember what is newest in a batch. To note a batch twice changes nothing.
+
+        order : the pings by device and time, where it is known already
+        """
+        order = packer.order(pings) if order is None else order
+        newest = _newest(pings, order[(marks[order] & UNTRUSTED) == 0])
+        if not len(newest):
+            return
+        pings, marks = pings.take(newest), marks[newest]
+        if self._waiting is not None and self._waiting.devices is pings.devices:
+            pings, marks = Pings.concat([self._waiting, pings]), np.concatenate([self._marks, marks])
+            newest = _newest(pings, packer.order(pings))
+            pings, marks = pings.take(newest), marks[newest]
+        self._waiting, self._marks = pings, marks
+
+    def write(self, cursor: Cursor[Any], packer: PingPacker, *, all_of_it: bool = False) -> None:
+        """Bring the table up to date, if the budget allows; ``written`` follows once that is committed."""
+        now_s = time.monotonic()
+        self._budget = min(self._budget + (now_s - self._filled_s) * ROWS_PER_S, ROWS_PER_S)
+        self._filled_s = now_s
+        self._being_written = self._waiting is not None and (all_of_it or self._budget > 0)
+        if not self._being_written:
+            return
+        assert self._waiting is not None
+        self._budget -= len(self._waiting)
+        data = packer.pack(self._waiting, self._marks, np.zeros(len(self._waiting), np.bool_), 0, 0)
+        cursor.execute(_TEMPORARY)
+        with cursor.copy(f"COPY newest_pings ({PING_COLUMNS}) FROM STDIN (FORMAT BINARY)") as copy:
+            copy.write(data)
+        cursor.execute(_MERGE)
+
+    def written(self) -> None:
+        """What ``write`` sent has been committed."""
+        if self._being_written:
+            self._waiting = None
+
+
+def _newest(pings: Pings, order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Of each device the newest ping and the newest with a fix. order: pings by device and time."""
+    with_fix = order[(pings.lat_e7[order] != NO_FIX) & (pings.lon_e7[order] != NO_FIX)]
+    return np.union1d(_last_of_each(pings, order), _last_of_each(pings, with_fix))
+
+
+def _last_of_each(pings: Pings, order: NDArray[np.int64]) -> NDArray[np.int64]:
+    device = pings.device[order]
+    return order[np.append(device[1:] != device[:-1], True)] if len(order) else order
+
+
+def write_statuses(cursor: Cursor[Any], statuses: Sequence[DeviceStatus]) -> None:
+    """Note who said online or offline; of several words of one device the last counts."""
+    last = {status.device_id: status for status in statuses}
+    cursor.execute(
+        "INSERT INTO device_status AS d (device_id, online, online_time)"
+        " SELECT * FROM unnest(%s::text[], %s::boolean[], %s::timestamptz[])"
+        " ON CONFLICT (device_id) DO UPDATE SET online = EXCLUDED.online, online_time = EXCLUDED.online_time"
+        " WHERE d.online_time IS NULL OR d.online_time <= EXCLUDED.online_time",
+        (
+            list(last),
+            [status.online for status in last.values()],
+            [moment(status.received_time_us) for status in last.values()],
+        ),
+    )

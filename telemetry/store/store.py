@@ -1,0 +1,294 @@
+"""The writing side: one connection, one transaction for each batch, everything in it or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import numpy as np
+from psycopg import errors as pg
+
+from geofence import NO_TIME, Devices
+from telemetry.store import house, lookups, outbox, rulesets, shares
+from telemetry.store.actions import act
+from telemetry.store.house import Retention
+from telemetry.store.link import Link
+from telemetry.store.packing import PING_COLUMNS, PingPacker
+from telemetry.store.partitions import DAY_US, TimescaleChunks, days_of
+from telemetry.store.rows import (
+    moment,
+    write_alerts,
+    write_check_ins,
+    write_outgoing,
+    write_rejects,
+    write_transitions,
+    write_violations,
+)
+from telemetry.store.schema import VERSION, layout_of, migrate
+from telemetry.store.status import StatusBoard, write_statuses
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+    from psycopg import Connection
+
+    from geofence import Pings
+    from telemetry.columns import Batch
+    from telemetry.store.outbox import OutboxRow
+    from telemetry.store.partitions import Layout
+    from telemetry.store.shares import Lease, Replayed
+
+__all__ = ["Store"]
+
+_COPY_PINGS: Final = f"COPY pings ({PING_COLUMNS}) FROM STDIN (FORMAT BINARY)"
+
+
+class Store:
+    """One connection to the database, for one thread.
+
+    Every method raises StoreUnavailable when trying again may help; the next call connects again. ``commit``
+    can be called again with the same batch after that: it is stored once.
+    """
+
+    def __init__(
+        self, link: Link, retention: Retention | None = None, now_us: Callable[[], int] | None = None
+    ) -> None:
+        self._link = link
+        self._retention = retention or Retention()
+        self._now_us = now_us or (lambda: time.time_ns() // 1000)
+        self._layout: Layout | None = None
+        self._packer = PingPacker()
+        self._board = StatusBoard()
+
+    @classmethod
+    def open(
+        cls, url: str, *, retention: Retention | None = None, now_us: Callable[[], int] | None = None
+    ) -> Self:
+        """Connect. url: postgresql://…; now_us: the clock, for tests.
+
+        Raises StoreUnavailable when nobody answers, StoreError when the URL, the log-in, the database's name or
+        the server's age is wrong; each message says the remedy.
+        """
+        return cls(Link(url), retention, now_us)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._link.close()
+
+    # --- schema ---------------------------------------------------------------------------------
+
+    def migrate(self) -> None:
+        """Bring the schema up to date, and have the days around now. Raises SchemaTooNew."""
+        with self._link.use("migrating the database") as connection:
+            self._layout = migrate(connection, self._link.url)
+            house.make_ahead(connection, self._layout, self._now_us())
+
+    @property
+    def extension(self) -> str | None:
+        """``timescaledb 2.19.3`` where tables are hypertables, None where they have native partitions."""
+        with self._link.use("asking for the schema") as connection:
+            layout = self._layout_of(connection)
+        return layout.name if isinstance(layout, TimescaleChunks) else None
+
+    def _layout_of(self, connection: Connection[Any]) -> Layout:
+        if self._layout is None:
+            version, layout = layout_of(connection)
+            if layout is None or version < VERSION:
+                raise pg.UndefinedTable(f"schema version {version}, this program needs {VERSION}")
+            self._layout = layout
+        return self._layout
+
+    def keep_house(self, now_us: int | None = None) -> dict[str, int]:
+        """Make days ahead, drop those past their retention; gives the dropped days of each table. Call it hourly."""
+        now_us = self._now_us() if now_us is None else now_us
+        with self._link.use("keeping house") as connection:
+            layout = self._layout_of(connection)
+            layout.forget()
+            house.make_ahead(connection, layout, now_us)
+            return house.clean(connection, layout, self._retention, now_us)
+
+    # --- shares ---------------------------------------------------------------------------------
+
+    def take_share(self, share: int) -> Lease:
+        """Become the one who commits for this share; ends the session of who did before."""
+        self._board.forget()
+        return shares.take(self._link, share)
+
+    def replay(self, share: int, after_batch: int, devices: Devices | None = None) -> Iterator[Replayed]:
+        """All inputs of every batch after ``after_batch``, in order.
+
+        devices : the table in which the pings get their slots; left out: one of their own
+        """
+        devices = Devices() if devices is None else devices
+        for past in shares.replayed(self._link, share, after_batch, devices):
+            self._board.note(self._packer, past.pings, past.marks)
+            yield past
+
+    def save_snapshot(self, share: int, epoch: int, batch: int, blob: bytes) -> None:
+        """Keep the state after this batch. Raises StaleEpoch."""
+        with self._link.use(f"saving the snapshot of batch {batch}") as connection:
+            with connection.transaction(), connection.cursor() as cursor:
+                shares.write_snapshot(cursor, share, epoch, batch, blob)
+                self._board.write(cursor, self._packer, all_of_it=True)
+            self._board.written()
+
+    # --- one batch ------------------------------------------------------------------------------
+
+    def commit(self, batch: Batch) -> None:
+        """Write a batch in one transaction, exactly once however often it is called.
+
+        Raises StoreUnavailable (call again with the same batch), StaleEpoch (stop).
+        """
+        admitted = batch.admitted
+        order = self._packer.order(admitted.pings)
+        data = self._packer.pack(
+            admitted.pings, admitted.marks, admitted.judged, batch.share, batch.number, order
+        )
+        self._board.note(self._packer, admitted.pings, admitted.marks, order)
+        now_us = self._now_us()
+        with self._link.use(f"committing batch {batch.number} of share {batch.share}") as connection:
+            layout = self._layout_of(connection)
+            self._make_days(connection, layout, batch, now_us)
+            try:
+                self._write(connection, batch, data, now_us)
+            except pg.CheckViolation:  # somebody dropped a day that was there
+                layout.forget()
+                self._make_days(connection, layout, batch, now_us)
+                self._write(connection, batch, data, now_us)
+
+    def _write(self, connection: Connection[Any], batch: Batch, data: memoryview, now_us: int) -> None:
+        admitted, now = batch.admitted, moment(now_us)
+        with connection.transaction(), connection.cursor() as cursor:
+            if not shares.advance(cursor, batch.share, batch.epoch, batch.number):
+                return
+            if len(admitted.pings):
+                with cursor.copy(_COPY_PINGS) as copy:
+                    copy.write(data)
+            if any(len(decided.transitions) for decided in batch.decided):
+                write_transitions(cursor, batch)
+            if any(len(decided.violations) for decided in batch.decided):
+                write_violations(cursor, batch, now)
+            if admitted.check_ins:
+                write_check_ins(cursor, batch, admitted.check_ins)
+            if admitted.rejects:
+                write_rejects(cursor, batch, admitted.rejects)
+            if admitted.statuses:
+                write_statuses(cursor, admitted.statuses)
+            self._board.write(cursor, self._packer)
+            self._write_batch_row(cursor, batch, now_us)
+            if batch.alerts:
+                write_alerts(cursor, batch, batch.alerts, now)
+            if batch.outgoing:
+                write_outgoing(cursor, batch.outgoing, now)
+        self._board.written()
+
+    @staticmethod
+    def _write_batch_row(cursor: Any, batch: Batch, now_us: int) -> None:
+        admitted, fix_time_us = batch.admitted, batch.admitted.pings.fix_time_us
+        some = len(fix_time_us) > 0
+        cursor.execute(
+            "INSERT INTO batches (committed_time, number, epoch, rules_version, tick_time, first_fix_time,"
+            " last_fix_time, first_check_in, pings, check_ins, duplicates, rejects, share)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            (
+                moment(now_us),
+                batch.number,
+                batch.epoch,
+                batch.rules_version,
+                None if batch.tick_us == NO_TIME else moment(batch.tick_us),
+                moment(fix_time_us.min()) if some else None,
+                moment(fix_time_us.max()) if some else None,
+                min((moment(c.received_time_us) for c in admitted.check_ins), default=None),
+                len(fix_time_us),
+                len(admitted.check_ins),
+                admitted.duplicates,
+                len(admitted.rejects),
+                batch.share,
+            ),
+        )
+
+    @staticmethod
+    def _make_days(connection: Connection[Any], layout: Layout, batch: Batch, now_us: int) -> None:
+        """Have a place for every row of the batch. Days are made in transactions of their own, before."""
+        admitted, today = batch.admitted, now_us // DAY_US
+        received = [c.received_time_us for c in admitted.check_ins]
+        rejected = [r.received_time_us for r in admitted.rejects]
+        for table, days in (
+            ("batches", {today}),
+            (
+                "outbox",
+                {today, today + 1},
+            ),  # of tomorrow too: an operator's step may come before the next batch
+            ("pings", days_of(admitted.pings.fix_time_us)),
+            ("transitions", days_of(*(d.transitions["time_us"] for d in batch.decided))),
+            ("violations", days_of(*(d.violations["opened_us"] for d in batch.decided))),
+            ("check_ins", days_of(np.array(received, np.int64))),
+            ("quarantine", days_of(np.array(rejected, np.int64))),
+        ):
+            layout.ensure(connection, table, days)
+
+    # --- pings ----------------------------------------------------------------------------------
+
+    def contains(self, pings: Pings) -> NDArray[np.bool_]:
+        """Which of these pings are stored: bool (n,). By boot, seq and fix time; without a seq by time and position."""
+        with self._link.use(f"looking {len(pings)} pings up") as connection:
+            return lookups.contains(connection, pings)
+
+    def history(
+        self,
+        device_id: str,
+        from_us: int,
+        to_us: int,
+        devices: Devices | None = None,
+        *,
+        judged_only: bool = False,
+    ) -> Pings:
+        """A device's pings with from <= fix time < to, by fix time, boot and seq."""
+        devices = Devices() if devices is None else devices
+        with self._link.use("reading a device's history") as connection:
+            stored = lookups.between(connection, device_id, from_us, to_us, devices)
+        return stored.pings.take(stored.judged) if judged_only else stored.pings
+
+    # --- rules ----------------------------------------------------------------------------------
+
+    def save_ruleset(self, document: dict[str, Any], digest: str, effective_us: int) -> int:
+        """The version of these rules: a new one, or the newest where that has the same digest."""
+        with self._link.use("saving the rules") as connection:
+            return rulesets.save(connection, document, digest, effective_us)
+
+    def load_ruleset(self, version: int | None = None) -> tuple[int, dict[str, Any], int] | None:
+        """(version, document, effective_us) of a version, or of the newest; None: there is none."""
+        with self._link.use("loading the rules") as connection:
+            return rulesets.load(connection.execute(rulesets.LOAD_SQL, (version,)).fetchone())
+
+    # --- messages and alerts --------------------------------------------------------------------
+
+    def pending(self, limit: int, after_id: int = 0) -> list[OutboxRow]:
+        """The oldest unsent messages with a greater id, in order."""
+        with self._link.use("reading the outbox") as connection:
+            return outbox.pending(connection, limit, after_id)
+
+    def mark_sent(self, ids: Sequence[int]) -> None:
+        """Note that the broker has confirmed these."""
+        with self._link.use("marking messages as sent") as connection:
+            outbox.mark_sent(connection, ids)
+
+    def record_alert_action(
+        self, alert_id: int, action: str, who: str, note: str | None = None, outcome: str | None = None
+    ) -> None:
+        """An operator's step: acknowledge, resolve (outcome real, false, excused or equipment) or reopen.
+
+        Raises NoSuchAlert, AlertConflict.
+        """
+        now_us = self._now_us()
+        with self._link.use(f"acting on alert {alert_id}") as connection:
+            self._layout_of(connection).ensure(connection, "outbox", [now_us // DAY_US])
+            with connection.transaction():
+                steps = act(alert_id, action, who=who, note=note, outcome=outcome, now_us=now_us)
+                row = None
+                with contextlib.suppress(StopIteration):
+                    while True:
+                        cursor = connection.execute(*steps.send(row))
+                        row = cursor.fetchone() if cursor.description else None
