@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,6 +22,33 @@ from telemetry.services.broker import EmbeddedBroker
 from telemetry.services.postgres import EmbeddedPostgres
 
 TIMESCALE_URL = os.environ.get("RINGFENCE_TEST_TIMESCALE_URL")
+
+# Tests that use these fixtures have these markers, so that one can ask for them or leave them out.
+MARKER_OF_FIXTURE = {
+    "mosquitto_url": "mosquitto",
+    "distro_postgres_url": "distro_postgres",
+    "distro_database_url": "distro_postgres",
+}
+# Set by .ci/run, which installs all of it: to skip a test for the lack of one of these is a failure there.
+MUST_RUN = set(os.environ.get("RINGFENCE_TEST_MUST_RUN", "").split())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for fixture in getattr(item, "fixturenames", ()):
+            if fixture in MARKER_OF_FIXTURE:
+                item.add_marker(MARKER_OF_FIXTURE[fixture])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    lacking = MUST_RUN & {marker.name for marker in item.iter_markers()}
+    if report.skipped and lacking and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"{reason}; but RINGFENCE_TEST_MUST_RUN names {', '.join(sorted(lacking))}"
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -52,11 +81,16 @@ def short_tmp() -> Iterator[Path]:
     """A directory that every user may pass through, with a short path; removed at the end.
 
     Pytest's own are 0700: as root, the database's user could not reach a data directory in them.
+    At the end no server may work in it any more: whoever starts one has to stop it.
     """
     directory = Path(tempfile.mkdtemp(prefix="rf-test-", dir="/tmp"))
     directory.chmod(0o711)
     yield directory
+    left = _working_under(directory)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
     shutil.rmtree(directory, ignore_errors=True)
+    assert not left, f"these were left running: {left}"
 
 
 @pytest.fixture(scope="session")
@@ -175,6 +209,15 @@ def mosquitto_url(short_tmp: Path) -> Iterator[str]:
         server.terminate()
         server.wait()
         shutil.rmtree(directory)
+
+
+def _working_under(directory: Path) -> dict[int, str]:
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (process / "cwd").readlink().is_relative_to(directory):
+                found[int(process.name)] = (process / "comm").read_text().strip()
+    return found
 
 
 def _fresh_database(server_url: str) -> Iterator[str]:
