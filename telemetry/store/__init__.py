@@ -7,7 +7,8 @@ from telemetry.store.errors import *  # noqa: F403 - each module's __all__ is it
 from telemetry.store.errors import __all__ as _errors
 from telemetry.store.house import Retention
 from telemetry.store.outbox import OutboxRow
+from telemetry.store.reader import NearRow, Reader
 from telemetry.store.shares import Lease, Replayed
 from telemetry.store.store import Store
 
-__all__ = ["Lease", "OutboxRow", "Replayed", "Retention", "Store", *_errors]  # noqa: PLE0604 - a list of names
+__all__ = ["Lease", "NearRow", "OutboxRow", "Reader", "Replayed", "Retention", "Store", *_errors]  # noqa: PLE0604 - a list of names

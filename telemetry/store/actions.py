@@ -1,5 +1,6 @@
 """What operators do to alerts. The steps are written once, for a blocking and an async connection alike:
-a generator yields statements and is sent rows, and whoever drives it does the waiting."""
+a generator yields statements and is sent rows, and whoever drives it does the waiting.
+"""
 
 from __future__ import annotations
 

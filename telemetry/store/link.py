@@ -84,7 +84,8 @@ class Link:
 
     def _come_back(self, connection: Connection[Row], share: int, epoch: int) -> None:
         """After a break: end our own earlier session, which may still hold the share's row, unless another
-        engine has taken the share."""
+        engine has taken the share.
+        """
         try:
             with translated(f"coming back to {shown(self.url)}"):
                 connection.execute("SET idle_in_transaction_session_timeout = '60s'")

@@ -90,7 +90,8 @@ class NativeDays:
     @staticmethod
     def _make(connection: Connection[Any], table: str, day: int) -> None:
         """Make the partition beside the table, then attach it: ATTACH lets readers and writers go on, while
-        CREATE ... PARTITION OF would wait for every one of them."""
+        CREATE ... PARTITION OF would wait for every one of them.
+        """
         begin = date(1970, 1, 1) + timedelta(days=day)
         name = sql.Identifier(f"{table}_{begin:%Y_%m_%d}")
         parent, column = sql.Identifier(table), sql.Identifier(DAILY[table])

@@ -134,7 +134,8 @@ def _installed(connection: Connection[Any]) -> str | None:
 
 def _install(url: str) -> str | None:
     """Try CREATE EXTENSION; gives what went wrong. On a connection of its own: the server ends the session
-    when the library was not preloaded."""
+    when the library was not preloaded.
+    """
     with connect(url, "ringfence-migrate") as other:
         try:
             other.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")

@@ -44,6 +44,11 @@ _IS_NEWER_FIX: Final = (
     " AND (d.position_time IS NULL OR EXCLUDED.position_time >= d.position_time))"
 )
 
+
+def _moved(columns: tuple[str, ...], condition: str) -> str:
+    return ", ".join(f"{c} = CASE WHEN {condition} THEN EXCLUDED.{c} ELSE d.{c} END" for c in columns)
+
+
 _TEMPORARY: Final = "CREATE TEMPORARY TABLE IF NOT EXISTS newest_pings (LIKE pings) ON COMMIT DELETE ROWS"
 # The ping's columns and the position's move each by their own time: the newest ping need not have a fix.
 _MERGE: Final = f"""
@@ -54,8 +59,8 @@ LEFT JOIN (SELECT DISTINCT ON (device_id) * FROM newest_pings WHERE lat_e7 IS NO
            ORDER BY device_id, fix_time DESC) f ON f.device_id = p.device_id
 ORDER BY p.device_id
 ON CONFLICT (device_id) DO UPDATE SET
-{", ".join(f"{name} = CASE WHEN {_IS_NEWER} THEN EXCLUDED.{name} ELSE d.{name} END" for name in _OF_PING)},
-{", ".join(f"{name} = CASE WHEN {_IS_NEWER_FIX} THEN EXCLUDED.{name} ELSE d.{name} END" for name in _OF_POSITION)}
+{_moved(_OF_PING, _IS_NEWER)},
+{_moved(_OF_POSITION, _IS_NEWER_FIX)}
 WHERE {_IS_NEWER} OR {_IS_NEWER_FIX}
 """
 
@@ -63,8 +68,8 @@ WHERE {_IS_NEWER} OR {_IS_NEWER_FIX}
 class StatusBoard:
     """The newest pings that are not in ``device_status`` yet.
 
-    A commit writes them as long as a budget of rows per second allows; else they wait for a later commit or for
-    the snapshot, which writes all. At a usual rate every commit writes its own.
+    A commit writes them as long as a budget of rows per second allows; else they wait for a later commit or
+    for the snapshot, which writes all. At a usual rate every commit writes its own.
     """
 
     def __init__(self) -> None:

@@ -68,8 +68,8 @@ class Store:
     ) -> Self:
         """Connect. url: postgresql://…; now_us: the clock, for tests.
 
-        Raises StoreUnavailable when nobody answers, StoreError when the URL, the log-in, the database's name or
-        the server's age is wrong; each message says the remedy.
+        Raises StoreUnavailable when nobody answers, StoreError when the URL, the log-in, the database's name
+        or the server's age is wrong; each message says the remedy.
         """
         return cls(Link(url), retention, now_us)
 
@@ -100,8 +100,13 @@ class Store:
             self._layout = layout
         return self._layout
 
+    def make_days(self) -> None:
+        """Have the days around now in every table, so that any row of these days finds its place."""
+        with self._link.use("making the days ahead") as connection:
+            house.make_ahead(connection, self._layout_of(connection), self._now_us())
+
     def keep_house(self, now_us: int | None = None) -> dict[str, int]:
-        """Make days ahead, drop those past their retention; gives the dropped days of each table. Call it hourly."""
+        """Make days ahead and drop those past their retention; gives how many of each table. Call it hourly."""
         now_us = self._now_us() if now_us is None else now_us
         with self._link.use("keeping house") as connection:
             layout = self._layout_of(connection)
@@ -232,7 +237,7 @@ class Store:
     # --- pings ----------------------------------------------------------------------------------
 
     def contains(self, pings: Pings) -> NDArray[np.bool_]:
-        """Which of these pings are stored: bool (n,). By boot, seq and fix time; without a seq by time and position."""
+        """Which of these are stored: bool (n,). By boot, seq and fix time; without a seq by time and position."""
         with self._link.use(f"looking {len(pings)} pings up") as connection:
             return lookups.contains(connection, pings)
 
