@@ -114,7 +114,9 @@ class Ruleset:
     ([], True, True)
     """
 
-    def __init__(self, zones: ZoneSet, rules: dict[str, Any], versions: dict[str, str], problems: Problems) -> None:
+    def __init__(
+        self, zones: ZoneSet, rules: dict[str, Any], versions: dict[str, str], problems: Problems
+    ) -> None:
         self.zones = zones
         self.warnings: list[str] = list(zones.warnings)
         self.document: dict[str, Any] = {
@@ -197,7 +199,9 @@ class Ruleset:
             if entry.participant is not None:
                 names.add(f"participant:{entry.participant}")
             names.update(f"group:{group}" for group in entry.groups)
-        names.update(f"group:{group}" for group, members in self.groups.items() if names.intersection(members))
+        names.update(
+            f"group:{group}" for group, members in self.groups.items() if names.intersection(members)
+        )
         return frozenset(names)
 
 
@@ -253,7 +257,9 @@ class _Reader:
                 confidence=table.number("confidence", start.confidence, low, high),
                 clear=table.number("clear", start.clear, 0.003, 0.5),
                 dwell_us=table.duration("dwell", start.dwell_us),
-                hysteresis_mm=round(table.number("hysteresis_m", start.hysteresis_mm / 1000, 0, 10_000) * 1000),
+                hysteresis_mm=round(
+                    table.number("hysteresis_m", start.hysteresis_mm / 1000, 0, 10_000) * 1000
+                ),
                 cross_within_us=table.duration("cross_within", start.cross_within_us),
             )
             table.close()
@@ -387,13 +393,17 @@ class _Reader:
             if name in self.zone_index:
                 indices.add(self.zone_index[name])
             else:
-                table.problem("zones", f'there is no zone "{name}" in zones/*.geojson; {self._near_zone(name)}')
+                table.problem(
+                    "zones", f'there is no zone "{name}" in zones/*.geojson; {self._near_zone(name)}'
+                )
         if layer is not None and self._known_layer(table, "layer", layer):
             indices.update(self.target.zones.layers[layer].tolist())
         if not names and layer is None:
             self.problems.add(table.path, f'a rule that requires "{require}" needs `zones` or `layer`')
         if require == "inside" and len(indices) > MAX_INSIDE_ZONES:
-            table.problem("zones", f"an inside rule takes at most {MAX_INSIDE_ZONES} zones, not {len(indices)}")
+            table.problem(
+                "zones", f"an inside rule takes at most {MAX_INSIDE_ZONES} zones, not {len(indices)}"
+            )
         return tuple(sorted(indices)), layer
 
     def _near_zone(self, name: str) -> str:
@@ -417,18 +427,23 @@ class _Reader:
                 continue
             if kind not in {"device", "participant", "group"} or not name:
                 table.problem(
-                    "subjects", f'"{subject}" is no subject; write "device:ID", "participant:ID", "group:NAME" or "all"'
+                    "subjects",
+                    f'"{subject}" is no subject; write "device:ID", "participant:ID", "group:NAME" or "all"',
                 )
             elif kind == "group":
                 in_roster = roster is not None and any(name in entry.groups for entry in roster.values())
                 if name not in groups and not in_roster:
-                    self.target.warnings.append(f'group "{name}" has no members; the rule binds nobody through it')
+                    self.target.warnings.append(
+                        f'group "{name}" has no members; the rule binds nobody through it'
+                    )
             elif kind == "participant" and (
                 roster is None or all(entry.participant != name for entry in roster.values())
             ):
                 self.target.warnings.append(f'participant "{name}" has no device in the roster')
             elif kind == "device" and roster is not None and name not in roster:
-                self.target.warnings.append(f'device "{name}" of a rule is not in the roster; it is not judged')
+                self.target.warnings.append(
+                    f'device "{name}" of a rule is not in the roster; it is not judged'
+                )
 
     def _leaves(self) -> Iterable[Leave]:
         rule_ids = set(self.target.rule_ids)
@@ -444,7 +459,12 @@ class _Reader:
             if from_us != NO_TIME and until_us != NO_TIME and until_us <= from_us:
                 table.problem("until", "it is not after `from`")
             leave = Leave(
-                subjects, rules, from_us, until_us, table.text("granted_by", MISSING) or "", table.text("reason", "")
+                subjects,
+                rules,
+                from_us,
+                until_us,
+                table.text("granted_by", MISSING) or "",
+                table.text("reason", ""),
             )
             table.close()
             yield leave

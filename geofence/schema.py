@@ -146,7 +146,7 @@ class Table:
                 return duration_us(value)
         except ValueError:
             pass
-        self.problem(key, f"{value!r} is no length of time; write it as \"5 min\", \"90 s\" or \"1 h 30 min\"")
+        self.problem(key, f'{value!r} is no length of time; write it as "5 min", "90 s" or "1 h 30 min"')
         return None if default is MISSING else default
 
     def time(self, key: str, timezone: str, default: Any = NO_TIME) -> Any:

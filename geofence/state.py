@@ -18,7 +18,18 @@ from geofence.units import NO_ACCURACY, NO_FIX, NO_TIME
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["DEVICE", "DUTY", "FAR_FUTURE", "NONE", "PAIR", "State", "grown"]
+__all__ = [
+    "CROSSING",
+    "DEVICE",
+    "DUTY",
+    "FAR_FUTURE",
+    "NONE",
+    "PAIR",
+    "RULE",
+    "State",
+    "blank_device",
+    "grown",
+]
 
 NONE: Final = -1  # no row
 FAR_FUTURE: Final = 1 << 62  # nothing is due
@@ -43,6 +54,8 @@ PAIR: Final = np.dtype(
         ("depth_error_mm", "i4"),  # 68 % radius of that fix
         ("last_mm", "i4"),  # signed distance at the newest fix
         ("stamp", "i4"),  # which ping of the batch brought the zone into reach; scratch
+        ("stamp_mm", "i4"),  # the distance then; scratch
+        ("spare", "i4"),
     ],
     align=True,
 )
@@ -58,7 +71,7 @@ DUTY: Final = np.dtype(
         ("open", "i4"),  # row of the open violation of an `inside` rule or a condition; NONE
         ("due_us", "i8"),  # when time alone may change something
         ("until_us", "i8"),  # the enrollment ends
-        ("since_us", "i8"),  # condition: bad since; check_in: last verified
+        ("since_us", "i8"),  # condition: bad since; check_in: last verified; zones: beacon last heard
         ("fixes", "i4"),  # condition: bad pings in a row
         ("wrong", "u1"),  # condition: it is bad
         ("score", "u1"),  # plausible_movement: strikes
@@ -107,6 +120,47 @@ DEVICE: Final = np.dtype(
         ("far_cell", "i2"),
         ("known", "u1"),  # the row is in use
         ("spare", "u1"),
+        ("judged_error_mm", "i4"),  # of the last believed fix that was judged
+        ("spare4", "i4"),
+    ],
+    align=True,
+)
+
+# One rule, as numbers.
+RULE: Final = np.dtype(
+    [
+        ("kind", "i4"),  # NONE_RULE .. CHECK_IN of _kernels/judge.py
+        ("sense", "i4"),  # +1: inside is wrong; -1: outside is wrong
+        ("severity", "i4"),
+        ("open_log_odds", "i4"),
+        ("clear_log_odds", "i4"),
+        ("hysteresis_mm", "i4"),
+        ("offset_mm", "i4"),
+        ("above_pct", "i4"),
+        ("dwell_us", "i8"),
+        ("cross_us", "i8"),
+        ("within_us", "i8"),
+        ("grace_us", "i8"),
+        ("beacon", "u1"),
+        ("crossing", "u1"),
+        ("records", "u1"),  # it may write transitions (a warning line may not)
+        ("chained", "u1"),  # its pairs are those in reach
+        ("spare", "u4"),
+    ],
+    align=True,
+)
+
+# A track that may have passed through a zone.
+CROSSING: Final = np.dtype(
+    [
+        ("ping", "i8"),  # place in the sorted batch
+        ("device", "i4"),
+        ("rule", "i4"),
+        ("zone", "i4"),
+        ("distance_mm", "i4"),
+        ("sure", "u1"),  # the track does touch it; else that is still to be asked
+        ("records", "u1"),
+        ("breaks", "u1"),  # the rule forbids crossing and was in force
     ],
     align=True,
 )
@@ -121,6 +175,7 @@ _BLANK: Final = {
     "lat_e7": NO_FIX,
     "lon_e7": NO_FIX,
     "error_mm": NO_ACCURACY,
+    "judged_error_mm": NO_ACCURACY,
     "gnss_us": NO_TIME,
     "wifi_us": NO_TIME,
     "cell_us": NO_TIME,

@@ -1,0 +1,81 @@
+"""One fix, one belief: how far a signed distance and its error move a log-odds (integers in 1/1024)."""
+
+from __future__ import annotations
+
+from numba import njit
+
+from geofence._kernels.tables import LOG_ODDS, PPM, WEIGHT
+
+__all__ = ["CLIP", "DEEP", "NETWORK_CLIP", "confidence_ppm", "moved", "weight_of"]
+
+ONE = 1024
+CLIP = 6 * ONE  # a belief never goes past 99.75 %, so that a few clear fixes can turn it
+FIX_CLIP = 4 * ONE  # nor does one fix say more than 98.2 %
+NETWORK_CLIP = (
+    2 * ONE
+)  # a network fix says less than the least confidence a profile may ask for (0.9 is 2.197)
+DEEP = 5  # a fix past the line by so many errors settles the matter
+STEPS = 256  # of LOG_ODDS, per error radius
+SECOND_US = 1_000_000
+REPEATED = 10  # a network fix repeated to the digit weighs a tenth: it is a cache speaking
+
+
+@njit(cache=True, nogil=True)
+def weight_of(elapsed_us, repeated):
+    """How much of a fix is news, in 1/1024, so long after the last fix of its source."""
+    second = elapsed_us // SECOND_US
+    if second >= len(WEIGHT) - 1:
+        weight = ONE
+    else:
+        rest = elapsed_us - second * SECOND_US
+        low = int(WEIGHT[second])
+        weight = low + (int(WEIGHT[second + 1]) - low) * rest // SECOND_US
+    return weight // REPEATED if repeated else weight
+
+
+@njit(cache=True, nogil=True)
+def _scaled(weight, log_odds):
+    """weight * log_odds / 1024, rounded towards zero, so that both signs are treated alike."""
+    return (weight * log_odds) // ONE if log_odds >= 0 else -((weight * -log_odds) // ONE)
+
+
+@njit(cache=True, nogil=True)
+def moved(belief, said, wrong_mm, error_mm, weight, network):
+    """The belief after one fix, and what its source has said of it in all.
+
+    belief   : int  log-odds of the wrong side
+    said     : int  the part of it that came from fixes of this network source (0 for GNSS and beacons)
+    wrong_mm : int  signed distance past the line, positive on the wrong side
+    error_mm : int  68 % radius, floored, at least 1
+    weight   : int  0..1024, see weight_of
+    network  : bool Wi-Fi and cell fixes share a bias: together they never say more than the best of them
+    """
+    sign = 1 if wrong_mm >= 0 else -1
+    away = wrong_mm * sign
+    if away > DEEP * error_mm:
+        return sign * CLIP, (sign * NETWORK_CLIP if network else said)
+    step = away * STEPS // error_mm
+    says = sign * (int(LOG_ODDS[step]) if step < len(LOG_ODDS) else FIX_CLIP)
+    if network:
+        says = min(max(says, -NETWORK_CLIP), NETWORK_CLIP)
+        now = said + _scaled(weight, says)
+        if says >= 0:
+            now = max(said, min(now, says))
+        else:
+            now = min(said, max(now, says))
+        belief += now - said
+        said = now
+    else:
+        belief += _scaled(weight, says)
+    return min(max(belief, -CLIP), CLIP), said
+
+
+@njit(cache=True, nogil=True)
+def confidence_ppm(belief):
+    """The probability that a log-odds stands for, in millionths."""
+    at = min(max(belief, -CLIP), CLIP) + CLIP
+    step = at >> 5
+    low = int(PPM[step])
+    if step == len(PPM) - 1:
+        return low
+    return low + (int(PPM[step + 1]) - low) * (at & 31) // 32

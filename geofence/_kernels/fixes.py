@@ -1,0 +1,279 @@
+"""Which pings are judged in order, and which of their fixes are believed."""
+
+from __future__ import annotations
+
+import math
+
+from numba import njit
+
+from geofence._kernels.evidence import weight_of
+from geofence._kernels.geodesy import ecef
+
+__all__ = [
+    "FROM_NETWORK",
+    "FROZEN",
+    "HAS_FIX",
+    "JUMPED",
+    "NETWORK",
+    "REACHED",
+    "TOO_GOOD",
+    "USED",
+    "believe",
+    "find_late",
+    "mark_runs",
+    "sort_order",
+]
+
+# Bits that `believe` sets for each ping.
+HAS_FIX = 1
+USED = 2  # its fix is evidence
+JUMPED = 4  # its fix waits: nothing moves so fast
+REACHED = 8  # a second fix bears out a jump that was waiting: the wearer really is there
+FROZEN = 16  # repeats to the digit while the device says it moves
+TOO_GOOD = 32  # claims an accuracy that no receiver has indoors
+NETWORK = 64  # Wi-Fi or cell
+FROM_NETWORK = 128  # so was the fix before
+
+NO_TIME = -(1 << 63)
+NO_FIX = -(1 << 31)
+SECOND_US = 1_000_000
+
+# Floors of the 68 % radius by source (GNSS, Wi-Fi, cell, beacon), millimetres: what a receiver claims below
+# it is not believed; and what is taken where it says nothing.
+FLOOR_MM = (5_000, 30_000, 150_000, 3_000)
+UNKNOWN_MM = (15_000, 60_000, 1_000_000, 10_000)
+
+MAX_SPEED_MPS = 70.0  # 252 km/h: faster than any car on a public road
+SLACK = 2.0  # times both errors, on top of it: two honest fixes differ by more once in a few hundred
+E7_MM = 11.132  # an upper bound of one count of 1e-7 degree, in any direction
+FROZEN_FIXES = 5  # so many fixes in a row equal to the digit: a moving receiver never gives them
+TOO_GOOD_MM = 1_000
+STATUS_MOVING = 1 << 3
+STATUS_BEACON = 1 << 4
+
+
+@njit(cache=True, nogil=True)
+def sort_order(device, fix_time_us, boot, seq, count, order, scratch):
+    """The order by (device, fix time, boot, seq), stable; True if two pings are equal in all four.
+
+    device      : int32 (n,)   slots below len(count)
+    fix_time_us : int64 (n,);  boot: int32 (n,);  seq: int64 (n,)
+    count       : int64 (d+1,) written; zero on entry
+    order       : int64 (n,)   written
+    scratch     : int64 (n,)   written
+    """
+    n = len(device)
+    for i in range(n):
+        count[device[i] + 1] += 1
+    for d in range(len(count) - 1):
+        count[d + 1] += count[d]
+    for i in range(n):
+        d = device[i]
+        order[count[d]] = i
+        count[d] += 1
+    ties = False
+    begin = 0
+    while begin < n:
+        d = device[order[begin]]
+        end = begin + 1
+        while end < n and device[order[end]] == d:
+            end += 1
+        ties |= _sort_run(fix_time_us, boot, seq, order, scratch, begin, end)
+        begin = end
+    return ties
+
+
+@njit(cache=True, nogil=True)
+def _after(fix_time_us, boot, seq, a, b):
+    if fix_time_us[a] != fix_time_us[b]:
+        return fix_time_us[a] > fix_time_us[b]
+    if boot[a] != boot[b]:
+        return boot[a] > boot[b]
+    return seq[a] > seq[b]
+
+
+@njit(cache=True, nogil=True)
+def _sort_run(fix_time_us, boot, seq, order, scratch, begin, end):
+    """Merge sort, bottom up, of one device's pings; most runs are in order already and cost one look."""
+    sorted_already = True
+    for k in range(begin + 1, end):
+        if _after(fix_time_us, boot, seq, order[k - 1], order[k]):
+            sorted_already = False
+            break
+    width = 1
+    while not sorted_already and width < end - begin:
+        for low in range(begin, end, 2 * width):
+            middle = min(low + width, end)
+            high = min(low + 2 * width, end)
+            a, b = low, middle
+            for k in range(low, high):
+                if a < middle and (b >= high or not _after(fix_time_us, boot, seq, order[a], order[b])):
+                    scratch[k] = order[a]
+                    a += 1
+                else:
+                    scratch[k] = order[b]
+                    b += 1
+        for k in range(begin, end):
+            order[k] = scratch[k]
+        width *= 2
+    for k in range(begin + 1, end):
+        if not _after(fix_time_us, boot, seq, order[k], order[k - 1]):
+            return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def find_late(device, fix_time_us, boot, seq, devices, late):
+    """Which pings (sorted) are older than what their device's state has judged.
+
+    late : bool (n,)  written; ``late_us`` of the device remembers the oldest
+    """
+    n = 0
+    for i in range(len(device)):
+        row = devices[device[i]]
+        t = fix_time_us[i]
+        older = t < row.ping_us or t <= row.acted_us
+        if t == row.ping_us and t > row.acted_us:
+            older = boot[i] < row.boot or (boot[i] == row.boot and seq[i] < row.seq)
+        late[i] = older
+        if older:
+            n += 1
+            if row.late_us == NO_TIME or t < row.late_us:
+                row.late_us = t
+    return n
+
+
+@njit(cache=True, nogil=True)
+def mark_runs(device, starts):
+    """Where each device's pings begin in a sorted column; returns how many devices.
+
+    starts : int64 (n+1,)  written: starts[k], and len(device) after the last
+    """
+    k = 0
+    for i in range(len(device)):
+        if i == 0 or device[i] != device[i - 1]:
+            starts[k] = i
+            k += 1
+    starts[k] = len(device)
+    return k
+
+
+@njit(cache=True, nogil=True)
+def _apart(lon_a, lat_a, lon_b, lat_b, room_mm):
+    """Distance in millimetres; where a quick bound shows it to be within room_mm, that bound."""
+    dlon = abs(lon_a - lon_b)
+    dlat = abs(lat_a - lat_b)
+    bound = E7_MM * (dlon + dlat)
+    if bound <= room_mm:
+        return bound
+    ax, ay, az = ecef(float(lon_a), float(lat_a))
+    bx, by, bz = ecef(float(lon_b), float(lat_b))
+    dx, dy, dz = ax - bx, ay - by, az - bz
+    return 1000.0 * math.sqrt(dx * dx + dy * dy + dz * dz)
+
+
+@njit(cache=True, nogil=True)
+def _room_mm(elapsed_us, error_a, error_b):
+    """How far apart two honest fixes may be."""
+    seconds = max(1.0, elapsed_us / SECOND_US)
+    return SLACK * (error_a + error_b) + 1000.0 * MAX_SPEED_MPS * seconds
+
+
+@njit(cache=True, nogil=True)
+def believe(
+    device,
+    fix_time_us,
+    lon_e7,
+    lat_e7,
+    accuracy_mm,
+    status,
+    devices,
+    bits,
+    error_mm,
+    weight,
+    from_lon,
+    from_lat,
+    gap_us,
+):
+    """Decide for each ping whether its fix is evidence, how good it is, and how much of it is news.
+
+    device .. status : columns of the batch, sorted by device and time
+    devices          : DEVICE    fields of fixes are read and written
+    bits             : uint8 (n,)  written: HAS_FIX .. NETWORK
+    error_mm         : int32 (n,)  written: floored 68 % radius; -1 without a fix
+    weight           : int32 (n,)  written: 0..1024
+    from_lon, from_lat : int32 (n,)  written: the last believed fix before this one; NO_FIX: none
+    gap_us           : int64 (n,)  written: time since that fix
+    """
+    for i in range(len(device)):
+        row = devices[device[i]]
+        bits[i] = 0
+        error_mm[i] = -1
+        weight[i] = 0
+        from_lon[i] = row.lon_e7
+        from_lat[i] = row.lat_e7
+        t = fix_time_us[i]
+        gap_us[i] = t - row.fix_us if row.fix_us != NO_TIME else 0
+        if lat_e7[i] == NO_FIX or lon_e7[i] == NO_FIX:
+            continue
+        flags = HAS_FIX
+        if row.source == 1 or row.source == 2:
+            flags |= FROM_NETWORK
+        source = (status[i] >> 8) & 3
+        error = accuracy_mm[i]
+        if error < 0:
+            error = UNKNOWN_MM[source]
+        elif error < FLOOR_MM[source]:
+            if source == 0 and error < TOO_GOOD_MM and status[i] & STATUS_BEACON:
+                flags |= TOO_GOOD
+            error = FLOOR_MM[source]
+        error_mm[i] = error
+        lon, lat = lon_e7[i], lat_e7[i]
+
+        if source == 0 and status[i] & STATUS_MOVING and lon == row.lon_e7 and lat == row.lat_e7:
+            row.frozen = min(row.frozen + 1, 1_000)
+            if row.frozen >= FROZEN_FIXES:
+                flags |= FROZEN
+        else:
+            row.frozen = 0
+
+        if row.fix_us != NO_TIME:
+            room = _room_mm(t - row.fix_us, row.error_mm, error)
+            apart = _apart(row.lon_e7, row.lat_e7, lon, lat, room)
+            plausible = apart <= room
+            if row.wait_us != NO_TIME:
+                wait_room = _room_mm(t - row.wait_us, row.wait_error_mm, error)
+                # 0: exact distances, they are compared with each other
+                wait_apart = _apart(row.wait_lon, row.wait_lat, lon, lat, 0.0)
+                if wait_apart <= wait_room and wait_apart < _apart(row.lon_e7, row.lat_e7, lon, lat, 0.0):
+                    plausible = True
+                    flags |= REACHED
+                row.wait_us = NO_TIME
+            if not plausible:
+                row.wait_us = t
+                row.wait_lon = lon
+                row.wait_lat = lat
+                row.wait_error_mm = error
+                bits[i] = flags | JUMPED
+                continue
+
+        repeated = False
+        if source == 1:
+            flags |= NETWORK
+            last_us = row.wifi_us
+            repeated = lon == row.wifi_lon and lat == row.wifi_lat
+            row.wifi_us, row.wifi_lon, row.wifi_lat = t, lon, lat
+        elif source == 2:
+            flags |= NETWORK
+            last_us = row.cell_us
+            repeated = lon == row.cell_lon and lat == row.cell_lat
+            row.cell_us, row.cell_lon, row.cell_lat = t, lon, lat
+        elif source == 0:
+            last_us = row.gnss_us
+            row.gnss_us = t
+        else:
+            last_us = row.beacon_us
+            row.beacon_us = t
+        weight[i] = weight_of(t - last_us, repeated) if last_us != NO_TIME else 1024
+        row.fix_us, row.lon_e7, row.lat_e7, row.error_mm, row.source = t, lon, lat, error, source
+        bits[i] = flags | USED

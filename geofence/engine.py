@@ -1,0 +1,469 @@
+"""The engine: pings, the hour and check-ins in; transitions and violations out. Its state moves on.
+
+Nothing here decides: it sorts, asks the zones for distances, lays out columns, and lets the kernels judge.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import numpy as np
+
+from geofence._kernels import fixes
+from geofence._kernels.judge import advance_due, begin_check_ins, judge
+from geofence._kernels.layout import fill_own, own_counts
+from geofence._kernels.world import Batch, Said, World
+from geofence.pings import Devices, Pings
+from geofence.plan import Calendars, Plan
+from geofence.records import CLOSED, CROSS, OPENED, TRANSITION, VIOLATION, Decided
+from geofence.state import CROSSING, FAR_FUTURE, State, blank_device
+from geofence.units import NO_FIX, NO_TIME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from geofence.ruleset import Ruleset
+
+__all__ = ["Engine"]
+
+_FIRST_ROOM: Final = 4096  # rows said in one go before the kernels stop and ask for more room
+_NO_ROWS: Final = np.zeros(0, np.int64)
+
+
+class Engine:
+    """Judges the pings of many devices against one rule set.
+
+    >>> engine = Engine(Ruleset.load("rules"))          # doctest: +SKIP
+    >>> decided = engine.check(pings)                   # doctest: +SKIP
+    >>> decided.violations["opened_us"]                 # doctest: +SKIP
+    """
+
+    def __init__(self, ruleset: Ruleset, devices: Devices | None = None) -> None:
+        self.ruleset = ruleset
+        self.devices = Devices() if devices is None else devices
+        self.watermark_us = NO_TIME
+        self.effective_us = NO_TIME  # when these rules took effect, if others held before
+        self._state = State.empty()
+        self._deaf = np.zeros((0, 2), np.int64)
+        self._use(Plan(ruleset, {}, Calendars()))
+        self._said = _room(_FIRST_ROOM)
+
+    def _use(self, plan: Plan) -> None:
+        self._plan = plan
+        self._shared_zones = self.ruleset.zones.select(plan.shared) if len(plan.shared) else None
+
+    # --- what it is asked -----------------------------------------------------------------------
+
+    def check(self, pings: Pings) -> Decided:
+        """Judge a batch. Its order does not matter, nor where a stream is cut into batches.
+
+        Pings older than what their device's state has judged are reported in ``late``, not judged.
+        """
+        if pings.devices is not self.devices:
+            raise ValueError("these pings count devices in another table; decode them with engine.devices")
+        late = np.zeros(len(pings), np.bool_)
+        if len(pings):
+            self._enlist(pings.device)
+            order = self._order(pings)
+            sorted_late = np.empty(len(order), np.bool_)
+            pings = pings.take(order)
+            n_late = fixes.find_late(
+                pings.device, pings.fix_time_us, pings.boot, pings.seq, self._state.devices, sorted_late
+            )
+            late[order] = sorted_late
+            if n_late:
+                pings = pings.take(~sorted_late)
+        if not len(pings):
+            return self._decided(late)
+        self._plan.calendars.cover(int(pings.fix_time_us.min()), int(pings.fix_time_us.max()))
+        batch = self._lay_out(pings)
+        start = 0
+        while (start := judge(self._world(), self._said, batch, start)) < len(pings):
+            self._make_room()
+        return self._decided(late, batch)
+
+    def tick(self, now_us: int, listening_since_us: int = NO_TIME) -> Decided:
+        """Let time act up to now_us: schedule edges, missed check-ins, silence.
+
+        ``now_us`` is the watermark: everything up to it has been received. ``listening_since_us`` says from
+        when on that is so without a gap; silence between the last tick and then accuses nobody.
+        """
+        if (
+            listening_since_us != NO_TIME
+            and self.watermark_us != NO_TIME
+            and listening_since_us > self.watermark_us
+        ):
+            gap = np.array([[self.watermark_us, listening_since_us]], np.int64)
+            self._deaf = np.concatenate((self._deaf, gap))
+        self.watermark_us = max(now_us, self.watermark_us)
+        self._enroll(now_us)
+        due = np.flatnonzero(self._state.due_us[: int(self._state.used[0])] <= now_us).astype(np.int32)
+        self._let_time_act(due, now_us)
+        return self._decided(np.zeros(0, np.bool_))
+
+    def check_in(self, check_ins: Iterable[Any]) -> Decided:
+        """Take the results of telephone, app or button check-ins (``telemetry.columns.CheckIn`` or its like)."""
+        from geofence.check_ins import take_check_ins  # noqa: PLC0415 - it needs this module
+
+        take_check_ins(self, check_ins)
+        return self._decided(np.zeros(0, np.bool_))
+
+    def rejudge(self, history: Pings) -> Decided:
+        """Judge devices again from their history, late pings included, and amend what was said by adding.
+
+        ``history`` holds for each of its devices every stored ping from some time before the late ones on.
+        """
+        from geofence.rejudge import rejudge  # noqa: PLC0415 - it needs this module
+
+        return rejudge(self, history)
+
+    def adopt(self, ruleset: Ruleset, effective_us: int) -> Decided:
+        """Change to other rules at a time. What was decided stays; the rows tell of the rules before."""
+        from geofence.adopt import adopt  # noqa: PLC0415 - it needs this module
+
+        return adopt(self, ruleset, effective_us)
+
+    def snapshot(self) -> bytes:
+        """The whole state as bytes."""
+        from geofence.snapshot import snapshot  # noqa: PLC0415 - it needs this module
+
+        return snapshot(self)
+
+    @classmethod
+    def restore(cls, ruleset: Ruleset, blob: bytes) -> Self:
+        """An engine in the state that ``snapshot`` gave; SnapshotError when it is of other rules."""
+        from geofence.snapshot import restore  # noqa: PLC0415 - it needs this module
+
+        engine = cls(ruleset)
+        restore(engine, blob)
+        return engine
+
+    def open_violations(self) -> NDArray[Any]:
+        """VIOLATION (k,): the current row of each open one, by device and opening."""
+        rows = self._state.opens[: int(self._state.used[3])]
+        rows = rows[rows["device"] >= 0].copy()
+        rows["supersedes"] = 0
+        self._name(rows)
+        return rows[np.lexsort((rows["violation_id"], rows["opened_us"], rows["device"]))]
+
+    def belief(self, device_id: str) -> list[dict[str, Any]]:
+        """What the engine holds to be true of a device and each zone in question, for explanation pages.
+
+        Each: rule_id, zone_id, log_odds of being on the wrong side, confidence of it, state, distance_mm.
+        """
+        from geofence.explain import beliefs  # noqa: PLC0415 - it needs this module
+
+        return beliefs(self, device_id)
+
+    @property
+    def state_nbytes(self) -> int:
+        """Bytes of state in use."""
+        return self._state.nbytes
+
+    # --- laying out -----------------------------------------------------------------------------
+
+    def _enlist(self, device: NDArray[np.int32]) -> None:
+        """Rows for the devices that speak for the first time."""
+        state = self._state
+        highest = int(device.max()) + 1
+        if highest > state.used[0]:
+            state.reserve(devices=highest - int(state.used[0]))
+            fresh = slice(int(state.used[0]), highest)
+            state.devices[fresh] = blank_device()
+            state.due_us[fresh] = FAR_FUTURE
+            state.used[0] = highest
+        new = np.unique(device[state.devices["known"][device] == 0])
+        if len(new):
+            slots = new.tolist()
+            self._plan.enlist(state, slots, [self.devices.ids[slot] for slot in slots])
+
+    def _enroll(self, now_us: int) -> None:
+        """Devices of the roster that check-ins are expected of need not speak first."""
+        roster = self.ruleset.roster
+        if roster is None or "check_in" not in {rule.require for rule in self.ruleset.rules}:
+            return
+        for entry in roster.values():
+            if not entry.covers(now_us):
+                continue
+            slot = self.devices.slot(entry.device_id)
+            if slot < self._state.used[0] and self._state.devices["known"][slot]:
+                continue
+            self._enlist(np.array([slot], np.int32))
+            self._plan.calendars.cover(now_us, now_us)
+            begin_check_ins(self._world(), slot, now_us)
+
+    def _order(self, pings: Pings) -> NDArray[np.int64]:
+        """The order by device, fix time, boot and seq; equal ones by all that they say."""
+        n, slots = len(pings), int(self._state.used[0])
+        if slots > 16 * n + 4096:  # a table of counts would cost more than sorting
+            return np.lexsort((pings.seq, pings.boot, pings.fix_time_us, pings.device))
+        order, scratch = np.empty(n, np.int64), np.empty(n, np.int64)
+        ties = fixes.sort_order(
+            pings.device,
+            pings.fix_time_us,
+            pings.boot,
+            pings.seq,
+            np.zeros(slots + 1, np.int64),
+            order,
+            scratch,
+        )
+        if ties:
+            keys = (pings.battery_pct, pings.status, pings.accuracy_mm, pings.lon_e7, pings.lat_e7)
+            return np.lexsort((*keys, pings.seq, pings.boot, pings.fix_time_us, pings.device))
+        return order
+
+    def _lay_out(self, pings: Pings) -> Batch:
+        """Find out about each ping what the kernels need: fixes to believe, zones in reach, tracks."""
+        n = len(pings)
+        bits = np.empty(n, np.uint8)
+        error_mm, weight = np.empty(n, np.int32), np.empty(n, np.int32)
+        from_lon, from_lat = np.empty(n, np.int32), np.empty(n, np.int32)
+        gap_us = np.empty(n, np.int64)
+        state = self._state
+        fixes.believe(
+            pings.device,
+            pings.fix_time_us,
+            pings.lon_e7,
+            pings.lat_e7,
+            pings.accuracy_mm,
+            pings.status,
+            state.devices,
+            bits,
+            error_mm,
+            weight,
+            from_lon,
+            from_lat,
+            gap_us,
+        )
+        own_start = np.empty(n + 1, np.int64)
+        m = own_counts(pings.device, bits, state.devices, own_start)
+        lon, lat = np.empty(m, np.int32), np.empty(m, np.int32)
+        zone = np.empty(m, np.int32)
+        fill_own(
+            pings.device, pings.lon_e7, pings.lat_e7, own_start, state.devices, state.pairs, lon, lat, zone
+        )
+        own_mm = self.ruleset.zones.distance_mm(lon, lat, zone) if m else np.zeros(0, np.int32)
+        hit_start, hit_zone, hit_mm = self._reach(pings, bits, error_mm)
+        cut_start, cut_zone = self._cuts(pings, bits, from_lon, from_lat, gap_us)
+        return Batch(
+            pings.device,
+            pings.fix_time_us,
+            pings.boot,
+            pings.seq,
+            pings.lon_e7,
+            pings.lat_e7,
+            pings.status,
+            pings.battery_pct,
+            bits,
+            error_mm,
+            weight,
+            from_lon,
+            from_lat,
+            gap_us,
+            own_start,
+            own_mm,
+            hit_start,
+            hit_zone,
+            hit_mm,
+            cut_start,
+            cut_zone,
+        )
+
+    def _reach(
+        self, pings: Pings, bits: NDArray[np.uint8], error_mm: NDArray[np.int32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
+        """The shared zones in reach of each believed fix: offsets, zones, distances."""
+        n = len(pings)
+        if self._shared_zones is None:
+            return np.zeros(n + 1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32)
+        used = (bits & fixes.USED) != 0
+        found: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
+        for low, high, reach_mm in (
+            (0, 20_000, 100_000),
+            (20_000, 100_000, 500_000),
+            (100_000, 1 << 31, 2_000_000),
+        ):
+            which = np.flatnonzero(used & (error_mm > low) & (error_mm <= high))
+            if len(which):
+                ping, zone, distance = self._shared_zones.near(
+                    pings.lon_e7[which], pings.lat_e7[which], reach_mm + self._plan.reach_offset_mm
+                )
+                found.append((which[ping], self._plan.shared[zone], distance))
+        if not found:
+            return np.zeros(n + 1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32)
+        ping, zone, distance = (np.concatenate(part) for part in zip(*found, strict=True))
+        if len(found) > 1:
+            order = np.argsort(ping, kind="stable")
+            ping, zone, distance = ping[order], zone[order], distance[order]
+        return np.searchsorted(ping, np.arange(n + 1)), zone.astype(np.int32), distance.astype(np.int32)
+
+    def _cuts(
+        self,
+        pings: Pings,
+        bits: NDArray[np.uint8],
+        from_lon: NDArray[np.int32],
+        from_lat: NDArray[np.int32],
+        gap_us: NDArray[np.int64],
+    ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """The shared zones that the straight track from the last believed fix touches: offsets, zones."""
+        n = len(pings)
+        if self._shared_zones is None:
+            return np.zeros(n + 1, np.int64), np.zeros(0, np.int32)
+        longest_us = int(self._plan.rules["cross_us"].max())
+        network = fixes.NETWORK | fixes.FROM_NETWORK
+        which = np.flatnonzero(
+            ((bits & fixes.USED) != 0)
+            & ((bits & network) == 0)
+            & (gap_us > 0)
+            & (gap_us <= longest_us)
+            & (from_lon != NO_FIX)
+            & ((from_lon != pings.lon_e7) | (from_lat != pings.lat_e7))
+        )
+        if not len(which):
+            return np.zeros(n + 1, np.int64), np.zeros(0, np.int32)
+        track, zone = self._shared_zones.crossing(
+            from_lon[which], from_lat[which], pings.lon_e7[which], pings.lat_e7[which]
+        )
+        return np.searchsorted(which[track], np.arange(n + 1)), self._plan.shared[zone].astype(np.int32)
+
+    def _world(self) -> World:
+        state, plan = self._state, self._plan
+        return World(
+            state.devices,
+            state.due_us,
+            state.duties,
+            state.pairs,
+            state.opens,
+            state.used,
+            state.free,
+            plan.rules,
+            plan.calendars.start,
+            plan.calendars.edges,
+            plan.zone_start,
+            plan.zone_rules,
+            self._deaf,
+            np.array([self.watermark_us, plan.calendars.horizon_us], np.int64),
+        )
+
+    def _make_room(self) -> None:
+        """The kernels stopped for want of room: twice as much of everything that they write."""
+        said, state = self._said, self._state
+        bigger = _room(2 * len(said.out))
+        for old, new in zip(said[:4], bigger[:4], strict=True):
+            new[: len(old)] = old
+        bigger.count[:] = said.count
+        self._said = bigger
+        state.reserve(pairs=len(said.out), opens=len(said.out))
+
+    def _let_time_act(self, which: NDArray[np.int32], limit_us: int) -> None:
+        """Deadlines of these devices up to limit_us."""
+        if not len(which):
+            return
+        self._plan.calendars.cover(int(self._state.due_us[which].min()), limit_us)
+        start = 0
+        while (start := advance_due(self._world(), self._said, which, start, limit_us)) < len(which):
+            self._make_room()
+
+    # --- saying ---------------------------------------------------------------------------------
+
+    def _decided(self, late: NDArray[np.bool_], batch: Batch | None = None) -> Decided:
+        """Take what the kernels said, give violations their ids, and start afresh."""
+        said = self._said
+        rows, moves, crosses = (int(k) for k in said.count)
+        violations = said.out[:rows].copy()
+        transitions = said.moves[:moves].copy()
+        if crosses and batch is not None:
+            violations, transitions = self._add_crossings(
+                violations, said.when[:rows], transitions, said.crosses[:crosses], batch
+            )
+        said.count[:] = 0
+        self._name(violations)
+        return Decided(self.devices, self.ruleset, transitions, violations, late)
+
+    def _name(self, rows: NDArray[Any]) -> None:
+        """Give rows of violations their ids."""
+        for row in rows:
+            row["violation_id"] = self._violation_id(row)
+
+    def _violation_id(self, row: Any) -> int:
+        """A positive number that follows from device, rule, zone and opening alone."""
+        zone = int(row["zone"])
+        text = "\0".join(
+            (
+                self.devices.ids[row["device"]],
+                self.ruleset.rules[row["rule"]].id,
+                self.ruleset.zones.ids[zone] if zone >= 0 else "",
+                str(int(row["opened_us"])),
+            )
+        )
+        number = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+        return number or 1
+
+    def _add_crossings(
+        self,
+        violations: NDArray[Any],
+        when: NDArray[np.int64],
+        transitions: NDArray[Any],
+        crosses: NDArray[Any],
+        batch: Batch,
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Ask of each track that may have passed through a private zone whether it did, and say those that did."""
+        open_question = np.flatnonzero(crosses["sure"] == 0)
+        keep = crosses["sure"] != 0
+        if len(open_question):
+            asked = crosses[open_question]
+            zones, place = np.unique(asked["zone"], return_inverse=True)
+            ping = asked["ping"]
+            track, zone = self.ruleset.zones.select(zones).crossing(
+                batch.from_lon[ping], batch.from_lat[ping], batch.lon[ping], batch.lat[ping]
+            )
+            hit = zone == place[track]
+            keep[open_question[track[hit]]] = True
+        crosses = crosses[keep]
+        time_us = batch.time_us[crosses["ping"]]
+        recorded = crosses["records"] != 0
+        more = np.zeros(int(recorded.sum()), TRANSITION)
+        for name, value in (
+            ("device", crosses["device"]),
+            ("zone", crosses["zone"]),
+            ("time_us", time_us),
+            ("confirmed_us", time_us),
+            ("distance_mm", crosses["distance_mm"]),
+        ):
+            more[name] = value[recorded]
+        more["kind"] = CROSS
+        more["confidence_ppm"] = 1_000_000
+        transitions = np.concatenate((transitions, more))
+        transitions = transitions[np.lexsort((transitions["confirmed_us"], transitions["device"]))]
+        broken = crosses["breaks"] != 0
+        if broken.any():
+            rows = np.zeros(int(broken.sum()), VIOLATION)
+            rows["severity"] = self._plan.rules["severity"][crosses["rule"][broken]]
+            for name in ("device", "rule", "zone"):
+                rows[name] = crosses[name][broken]
+            for name in ("opened_us", "confirmed_us"):
+                rows[name] = time_us[broken]
+            rows["closed_us"] = NO_TIME
+            rows["confidence_ppm"] = 1_000_000
+            rows["depth_error_mm"] = -1
+            rows["fixes"] = 2
+            rows["change"] = OPENED
+            ends = rows.copy()
+            ends["change"], ends["revision"], ends["closed_us"] = CLOSED, 1, rows["opened_us"]
+            violations = np.concatenate((violations, rows, ends))
+            when = np.concatenate((when, rows["opened_us"], rows["opened_us"]))
+            violations = violations[np.lexsort((violations["revision"], when, violations["device"]))]
+        return violations, transitions
+
+
+def _room(rows: int) -> Said:
+    return Said(
+        np.zeros(rows, VIOLATION),
+        np.zeros(rows, np.int64),
+        np.zeros(rows, TRANSITION),
+        np.zeros(rows, CROSSING),
+        np.zeros(3, np.int64),
+    )

@@ -1,0 +1,128 @@
+"""Decisions in words that a person understands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from geofence._kernels.evidence import confidence_ppm
+from geofence.records import AMENDED, CLOSED, HELD_BACK, WITHDRAWN
+from geofence.units import NO_TIME, SECOND_US, to_rfc3339
+
+if TYPE_CHECKING:
+    from geofence.engine import Engine
+    from geofence.pings import Devices
+    from geofence.ruleset import Rule, Ruleset
+
+__all__ = ["beliefs", "sentence"]
+
+_CONDITION_SAYS: Final = {
+    "strap_closed": "strap open",
+    "case_closed": "case open",
+    "no_jamming": "jamming of its receiver reported",
+    "plausible_movement": "movement that is not plausible (jumps, frozen or too good positions)",
+    "check_in": "no verified check-in when one was due",
+}
+_STATES: Final = ("unknown", "lawful", "wrong")
+
+
+def sentence(ruleset: Ruleset, devices: Devices, row: Any) -> str:
+    """One row of VIOLATION as a sentence.
+
+    "a17 inside oak-street by 62 m +- 9 m for 4 min 10 s, 5 fixes, 99.8 % sure" is its shape; a withdrawn
+    or held back one says so first.
+    """
+    rule = ruleset.rules[row["rule"]]
+    device_id = devices.ids[row["device"]]
+    parts = [_what(ruleset, rule, row)]
+    closed_us, opened_us = int(row["closed_us"]), int(row["opened_us"])
+    until_us = closed_us if closed_us != NO_TIME else int(row["confirmed_us"])
+    if until_us - opened_us >= SECOND_US:
+        parts[0] += f" for {_length(until_us - opened_us)}"
+    if rule.about_zones:
+        fixes = int(row["fixes"])
+        parts.append("1 fix" if fixes == 1 else f"{fixes} fixes")
+        parts.append(f"{_percent(int(row['confidence_ppm']))} % sure")
+    if closed_us != NO_TIME and row["change"] in (CLOSED, AMENDED):
+        parts.append(f"ended {to_rfc3339(closed_us)}")
+    lead = {WITHDRAWN: "withdrawn, later pings refute it: ", HELD_BACK: "held back, not sure enough: "}
+    return f"{lead.get(int(row['change']), '')}{device_id} {', '.join(parts)}"
+
+
+def _what(ruleset: Ruleset, rule: Rule, row: Any) -> str:
+    if not rule.about_zones:
+        if rule.require == "battery":
+            return f"battery below {rule.above_pct} %"
+        if rule.require == "contact":
+            return f"silent for more than {_length(rule.within_us)}"
+        if rule.require == "fix":
+            return f"without a position for more than {_length(rule.within_us)}"
+        return _CONDITION_SAYS[rule.require]
+    zone = ruleset.zones.ids[row["zone"]]
+    depth, error = int(row["depth_mm"]), int(row["depth_error_mm"])
+    by = ""
+    if depth > 0:
+        by = f" by {_metres(depth)}" + (f" ± {_metres(error)}" if error >= 0 else "")
+    if rule.warns:
+        return f"within {_metres(rule.offset_mm)} of the line of {zone} (warning),{by or ' at it'} past the warning line"
+    if rule.require == "outside":
+        kind = (
+            "exclusion zone"
+            if depth > 0 or row["confirmed_us"] != row["closed_us"]
+            else "exclusion zone (crossed)"
+        )
+        return f"inside {kind} {zone}{by}"
+    return f"outside {zone}{by}"
+
+
+def _metres(length_mm: int) -> str:
+    metres = length_mm / 1000
+    if metres >= 10_000:
+        return f"{metres / 1000:.1f} km"
+    return f"{metres:.0f} m" if metres >= 10 or metres == round(metres) else f"{metres:.1f} m"
+
+
+def _length(length_us: int) -> str:
+    seconds = length_us // SECOND_US
+    parts = [
+        (seconds // 86_400, "d"),
+        (seconds // 3600 % 24, "h"),
+        (seconds // 60 % 60, "min"),
+        (seconds % 60, "s"),
+    ]
+    said = [f"{count} {unit}" for count, unit in parts if count]
+    return " ".join(said[:2]) or "0 s"
+
+
+def _percent(ppm: int) -> str:
+    return f"{ppm / 10_000:.1f}" if ppm < 1_000_000 else "100"
+
+
+def beliefs(engine: Engine, device_id: str) -> list[dict[str, Any]]:
+    """Every zone in question for one device: rule, zone, log-odds, confidence, state, distance."""
+    state = engine._state  # noqa: SLF001 - explains what this package holds
+    if device_id not in engine.devices:
+        return []
+    slot = engine.devices.slot(device_id)
+    if slot >= state.used[0] or not state.devices["known"][slot]:
+        return []
+    device = state.devices[slot]
+    found: list[dict[str, Any]] = []
+    for duty in state.duties[int(device["duty"]) : int(device["duty_stop"])]:
+        rows = list(range(int(duty["first"]), int(duty["stop"])))
+        chained = int(duty["chain"])
+        while chained >= 0:
+            rows.append(chained)
+            chained = int(state.pairs[chained]["next"])
+        for pair in state.pairs[rows]:
+            belief = int(pair["belief"])
+            found.append(
+                {
+                    "rule_id": engine.ruleset.rules[duty["rule"]].id,
+                    "zone_id": engine.ruleset.zones.ids[pair["zone"]],
+                    "log_odds": belief / 1024,
+                    "confidence": confidence_ppm(belief) / 1e6,
+                    "state": _STATES[pair["state"]],
+                    "distance_mm": int(pair["last_mm"]),
+                }
+            )
+    return found
