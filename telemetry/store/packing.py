@@ -200,3 +200,13 @@ def _slots(
         return devices.slots([buffer[a:b].tobytes().decode() for a, b in zip(start, stop, strict=True)])
     ids = [buffer[start[i] : stop[i]].tobytes().decode() for i in first]
     return devices.slots(ids)[which] if ids else np.zeros(0, np.int32)
+
+
+def warm() -> None:
+    """Compile the kernels (``python -m geofence.warm``)."""
+    devices = Devices(["a"])
+    pings = Pings.of(devices, device=[0], fix_time_us=[0])
+    PingPacker().pack(pings, np.zeros(1, np.uint16), np.zeros(1, np.bool_), 0, 0)
+    # the rows that are read have other columns than those that are written: one of NULLs
+    row = bytes([0, len(_READ) + 1, 0, 0, 0, 1, 97]) + b"\xff" * 4 * len(_READ)
+    unpack([COPY_HEADER, row, COPY_TRAILER], devices)

@@ -24,6 +24,7 @@ __all__ = ["DAILY", "DAY_US", "Layout", "NativeDays", "TimescaleChunks", "days_o
 
 DAY_US: Final = 86_400_000_000
 AHEAD_DAYS: Final = 3
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 LOCK_TIMEOUT: Final = "2s"  # a reader that streams for long must not hold up the writer behind our lock
 LOCK_KEY: Final = 0x52464E43  # of advisory locks: two sessions must not make the same partition
 
@@ -112,6 +113,13 @@ class NativeDays:
                     )
                 )
 
+    def parts(self, connection: Connection[Any], table: str) -> list[tuple[str, int]]:
+        """The partitions as (name to be used in SQL, end in microseconds)."""
+        return [
+            (f"{table}_{date(1970, 1, 1) + timedelta(days=day):%Y_%m_%d}", (day + 1) * DAY_US)
+            for day in sorted(self.existing(connection, table))
+        ]
+
     def drop_before(self, connection: Connection[Any], table: str, before_us: int) -> int:
         """Drop the days that end at or before this time; gives how many."""
         old = [day for day in self.existing(connection, table) if (day + 1) * DAY_US <= before_us]
@@ -148,9 +156,19 @@ class TimescaleChunks:
         """Nothing to do: a chunk is made with the first row of its day."""
 
     @staticmethod
+    def parts(connection: Connection[Any], table: str) -> list[tuple[str, int]]:
+        """The chunks as (name to be used in SQL, end in microseconds)."""
+        rows = connection.execute(
+            "SELECT format('%%I.%%I', chunk_schema, chunk_name), range_end FROM timescaledb_information.chunks"
+            " WHERE hypertable_schema = current_schema() AND hypertable_name = %s ORDER BY range_end",
+            (table,),
+        ).fetchall()
+        return [(name, (end - _EPOCH) // timedelta(microseconds=1)) for name, end in rows]
+
+    @staticmethod
     def drop_before(connection: Connection[Any], table: str, before_us: int) -> int:
         """Drop the chunks that end at or before this time; gives how many."""
-        before = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=before_us)
+        before = _EPOCH + timedelta(microseconds=before_us)
         with connection.transaction():
             connection.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(LOCK_TIMEOUT))
             rows = connection.execute(

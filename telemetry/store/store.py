@@ -106,13 +106,19 @@ class Store:
             house.make_ahead(connection, self._layout_of(connection), self._now_us())
 
     def keep_house(self, now_us: int | None = None) -> dict[str, int]:
-        """Make days ahead and drop those past their retention; gives how many of each table. Call it hourly."""
+        """Make days ahead, drop those past their retention, index the places of days that are over.
+
+        Gives how many days of each table were dropped. Call it hourly, and not on the connection that commits:
+        an index over a large day takes minutes.
+        """
         now_us = self._now_us() if now_us is None else now_us
         with self._link.use("keeping house") as connection:
             layout = self._layout_of(connection)
             layout.forget()
             house.make_ahead(connection, layout, now_us)
-            return house.clean(connection, layout, self._retention, now_us)
+            dropped = house.clean(connection, layout, self._retention, now_us)
+            house.index_places(connection, layout, now_us)
+            return dropped
 
     # --- shares ---------------------------------------------------------------------------------
 
