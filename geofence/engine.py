@@ -14,6 +14,7 @@ from geofence._kernels import fixes
 from geofence._kernels.judge import advance_due, begin_check_ins, judge
 from geofence._kernels.layout import fill_own, own_counts
 from geofence._kernels.world import Batch, Said, World
+from geofence.ledger import Ledger
 from geofence.pings import Devices, Pings
 from geofence.plan import Calendars, Plan
 from geofence.records import CLOSED, CROSS, OPENED, TRANSITION, VIOLATION, Decided
@@ -48,6 +49,7 @@ class Engine:
         self.effective_us = NO_TIME  # when these rules took effect, if others held before
         self._state = State.empty()
         self._deaf = np.zeros((0, 2), np.int64)
+        self._ledger = Ledger()
         self._use(Plan(ruleset, {}, Calendars()))
         self._said = _room(_FIRST_ROOM)
 
@@ -78,7 +80,9 @@ class Engine:
                 pings = pings.take(~sorted_late)
         if not len(pings):
             return self._decided(late)
-        self._plan.calendars.cover(int(pings.fix_time_us.min()), int(pings.fix_time_us.max()))
+        newest_us = int(pings.fix_time_us.max())
+        self._ledger.newest_us = max(self._ledger.newest_us, newest_us)
+        self._plan.calendars.cover(int(pings.fix_time_us.min()), newest_us)
         batch = self._lay_out(pings)
         start = 0
         while (start := judge(self._world(), self._said, batch, start)) < len(pings):
@@ -99,6 +103,7 @@ class Engine:
             gap = np.array([[self.watermark_us, listening_since_us]], np.int64)
             self._deaf = np.concatenate((self._deaf, gap))
         self.watermark_us = max(now_us, self.watermark_us)
+        self._ledger.newest_us = max(self._ledger.newest_us, now_us)
         self._enroll(now_us)
         due = np.flatnonzero(self._state.due_us[: int(self._state.used[0])] <= now_us).astype(np.int32)
         self._let_time_act(due, now_us)
@@ -348,6 +353,12 @@ class Engine:
             np.array([self.watermark_us, plan.calendars.horizon_us], np.int64),
         )
 
+    def _make_room_for(self, rows: int) -> None:
+        """Room for so many more rows of violations, besides what is there."""
+        while int(self._said.count[0]) + rows > len(self._said.out):
+            self._make_room()
+        self._state.reserve(opens=rows)
+
     def _make_room(self) -> None:
         """The kernels stopped for want of room: twice as much of everything that they write."""
         said, state = self._said, self._state
@@ -381,6 +392,7 @@ class Engine:
             )
         said.count[:] = 0
         self._name(violations)
+        self._ledger.note(violations, transitions)
         return Decided(self.devices, self.ruleset, transitions, violations, late)
 
     def _name(self, rows: NDArray[Any]) -> None:

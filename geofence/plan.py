@@ -57,6 +57,10 @@ class Calendars:
             first, last = min(first, self.first_year), max(last, self.last_year)
         if (first, last, len(self.all)) == (self.first_year, self.last_year, self._compiled):
             return
+        self.cover_years(first, last)
+
+    def cover_years(self, first: int, last: int) -> None:
+        """Compile every calendar for these years."""
         parts = [calendar.windows(first, last) for calendar in self.all]
         self.start = np.concatenate(([0], np.cumsum([len(part) for part in parts], dtype=np.int64))).astype(
             np.int64

@@ -21,6 +21,7 @@ __all__ = [
     "EXIT",
     "FLAG_INITIAL",
     "FLAG_LATE",
+    "FLAG_WITHDRAWN",
     "HELD_BACK",
     "OPENED",
     "SEVERITIES",
@@ -39,6 +40,9 @@ TRANSITION_KINDS: Final = ("", "ENTER", "EXIT", "CROSS")
 
 FLAG_INITIAL: Final = 1  # the first state known of this device and zone
 FLAG_LATE: Final = 2  # learned from pings that came after newer ones
+FLAG_WITHDRAWN: Final = (
+    4  # on a transition: late pings refute the one said before with the same device, zone, kind and time
+)
 
 # What a row says of its violation. Rows of one violation_id are its history: revision counts up from 0.
 OPENED: Final = 1  # the belief passed the profile's confidence
@@ -55,7 +59,7 @@ TRANSITION: Final = np.dtype(
         ("device", "i4"),  # slot in Decided.devices
         ("zone", "i4"),  # index into ruleset.zones.ids
         ("kind", "u1"),  # ENTER, EXIT, CROSS
-        ("flags", "u1"),  # FLAG_INITIAL | FLAG_LATE
+        ("flags", "u1"),  # FLAG_INITIAL | FLAG_LATE | FLAG_WITHDRAWN
         ("time_us", "i8"),  # fix time of the first fix of the stretch that led to it
         ("confirmed_us", "i8"),  # fix time of the fix that confirmed it
         ("distance_mm", "i4"),  # signed, negative inside, at the confirming fix

@@ -25,7 +25,7 @@ from geofence._kernels.stretch import (
 )
 from geofence._kernels.world import FAR_FUTURE, NO_TIME, NONE, close_row, open_row, silent_until, window_of
 
-__all__ = ["KINDS", "STRIKES", "advance_due", "begin_check_ins", "judge"]
+__all__ = ["KINDS", "STRIKES", "advance_due", "begin_check_ins", "fire", "judge", "rest"]
 
 KINDS = (
     "none",
@@ -204,7 +204,7 @@ def _check_in_due(world, duty, rule, t):
 
 
 @njit(cache=True, nogil=True)
-def _fire(world, said, d, duty, rule, t, error_mm):
+def fire(world, said, d, duty, rule, t, error_mm):
     """What time t alone does to one duty; sets when it is due next."""
     if rule.kind == CONTACT and not duty.wrong:
         due = silent_until(world, world.devices[d].ping_us, rule.within_us)
@@ -279,14 +279,15 @@ def _advance(world, said, d, limit_us):
             return False
         duty = world.duties[first]
         before = said.count[0]
-        _fire(world, said, d, duty, world.rules[duty.rule], due, row.judged_error_mm)
-        if said.count[0] > before:
+        fire(world, said, d, duty, world.rules[duty.rule], due, row.judged_error_mm)
+        # a ping can no more be judged in order before this; missed calls have nothing to do with pings
+        if said.count[0] > before and world.rules[duty.rule].kind != CHECK_IN:
             row.acted_us = max(row.acted_us, due)
     return True
 
 
 @njit(cache=True, nogil=True)
-def _rest(world, d):
+def rest(world, d):
     """Note when the device is due next."""
     row = world.devices[d]
     due = FAR_FUTURE
@@ -304,7 +305,7 @@ def advance_due(world, said, which, start, limit_us):
     for k in range(start, len(which)):
         if not _advance(world, said, which[k], limit_us):
             return k
-        _rest(world, which[k])
+        rest(world, which[k])
     return len(which)
 
 
@@ -317,7 +318,7 @@ def begin_check_ins(world, d, t):
         rule = world.rules[duty.rule]
         if rule.kind == CHECK_IN and duty.due_us == FAR_FUTURE:
             duty.due_us = _check_in_due(world, duty, rule, t)
-    _rest(world, d)
+    rest(world, d)
 
 
 # --- one ping --------------------------------------------------------------------------------------
@@ -685,5 +686,5 @@ def judge(world, said, batch, start):
         row.ping_us = t
         row.boot = batch.boot[i]
         row.seq = batch.seq[i]
-        _rest(world, d)
+        rest(world, d)
     return n

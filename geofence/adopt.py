@@ -1,0 +1,216 @@
+"""Other rules from a stated time on: what goes on, what ends, what begins."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geofence._kernels.judge import KINDS, begin_check_ins
+from geofence._kernels.world import close_row
+from geofence.plan import Calendars, Plan
+from geofence.records import Decided
+from geofence.state import NONE, State, blank_device
+from geofence.units import NO_TIME
+
+if TYPE_CHECKING:
+    from geofence.engine import Engine
+    from geofence.ruleset import Rule, Ruleset
+
+__all__ = ["adopt"]
+
+
+def adopt(engine: Engine, ruleset: Ruleset, effective_us: int) -> Decided:
+    """Close what the old rules had open and the new ones do not repeat; carry over what is unchanged.
+
+    A rule is unchanged when its text is, and its zones are, and whom it binds it bound before: its beliefs,
+    open violations and windows go on. A new or changed rule begins at effective_us, grace included.
+    """
+    state = engine._state  # noqa: SLF001 - one class in several files
+    known = np.flatnonzero(state.devices["known"][: int(state.used[0])]).astype(np.int32)
+    engine._let_time_act(known[state.due_us[known] <= effective_us], effective_us)  # noqa: SLF001
+    old, old_ruleset = engine._plan, engine.ruleset  # noqa: SLF001
+    same = _unchanged(old_ruleset, ruleset)
+    carried = {ruleset.rules[new].id for new in same.values()}
+    effective = {
+        rule.id: old.effective.get(rule.id, NO_TIME) if rule.id in carried else effective_us
+        for rule in ruleset.rules
+    }
+    plan = Plan(ruleset, {k: v for k, v in effective.items() if v != NO_TIME}, Calendars())
+    fresh = State.empty()
+    if len(known):
+        count = int(state.used[0])
+        fresh.reserve(devices=count)
+        fresh.devices[:count] = blank_device()
+        fresh.used[0] = count
+        plan.enlist(fresh, known.tolist(), [engine.devices.ids[slot] for slot in known.tolist()])
+    zone_of = _zones_again(old_ruleset, ruleset)
+    for slot in known.tolist():
+        _carry_device(engine, fresh, slot, same, zone_of, effective_us)
+    decided = engine._decided(np.zeros(0, np.bool_))  # noqa: SLF001
+    engine.ruleset, engine.effective_us = ruleset, effective_us
+    engine._state = fresh  # noqa: SLF001
+    engine._use(plan)  # noqa: SLF001
+    _renumber_ledger(engine, old_ruleset, same, zone_of)
+    plan.calendars.cover(effective_us, max(effective_us, engine.watermark_us))
+    _settle_due(engine, known, effective_us)
+    return decided
+
+
+def _renumber_ledger(engine: Engine, old: Ruleset, same: dict[int, int], zone_of: dict[int, int]) -> None:
+    """What was said of rules and zones that go on is kept under their new numbers; the rest stands as it is."""
+    ledger = engine._ledger  # noqa: SLF001
+    ledger.gather()
+    rule_map = np.full(len(old.rules) + 1, NONE, np.int32)
+    zone_map = np.full(len(old.zones) + 1, NONE, np.int32)
+    for before, after in same.items():
+        rule_map[before] = after
+    for before, after in zone_of.items():
+        zone_map[before] = after
+    rows = ledger.violations
+    rule, zone = rule_map[rows["rule"]], zone_map[rows["zone"]]
+    keep = (rule != NONE) & ((zone != NONE) | (rows["zone"] == NONE))
+    ledger.violations = rows[keep]
+    ledger.violations["rule"], ledger.violations["zone"] = rule[keep], zone[keep]
+    moves = ledger.transitions
+    zone = zone_map[moves["zone"]]
+    ledger.transitions = moves[zone != NONE]
+    ledger.transitions["zone"] = zone[zone != NONE]
+
+
+def _features(ruleset: Ruleset) -> dict[str, str]:
+    """Each zone's text."""
+    return {
+        feature["properties"]["id"]: json.dumps(feature, sort_keys=True)
+        for feature in ruleset.document["zones"]["features"]
+    }
+
+
+def _zones_again(old: Ruleset, new: Ruleset) -> dict[int, int]:
+    """Old zone index -> new one, of zones that have not changed."""
+    before, after = _features(old), _features(new)
+    place = {zone_id: i for i, zone_id in enumerate(new.zones.ids)}
+    return {
+        i: place[zone_id]
+        for i, zone_id in enumerate(old.zones.ids)
+        if zone_id in place and before.get(zone_id) == after.get(zone_id)
+    }
+
+
+def _unchanged(old: Ruleset, new: Ruleset) -> dict[int, int]:
+    """Old rule index -> new one, of rules whose text and zones have not changed."""
+    zone_of = _zones_again(old, new)
+    place = {rule.id: i for i, rule in enumerate(new.rules)}
+    same: dict[int, int] = {}
+    for i, rule in enumerate(old.rules):
+        j = place.get(rule.id)
+        if j is None or any(zone not in zone_of for zone in rule.zones):
+            continue
+        renumbered: Rule = replace(rule, zones=tuple(sorted(zone_of[zone] for zone in rule.zones)))
+        if renumbered == new.rules[j]:
+            same[i] = j
+    return same
+
+
+def _carry_device(
+    engine: Engine, fresh: State, slot: int, same: dict[int, int], zone_of: dict[int, int], effective_us: int
+) -> None:
+    """Copy what goes on for one device; close what does not."""
+    state = engine._state  # noqa: SLF001
+    row, target = state.devices[slot], fresh.devices[slot]
+    spans = {name: int(target[name]) for name in ("duty", "duty_stop", "pair", "pair_stop")}
+    fresh.devices[slot] = row
+    for name, value in spans.items():
+        fresh.devices[slot][name] = value
+    fresh.devices[slot]["chained"] = 0
+    new_duty = {int(fresh.duties[u]["rule"]): u for u in range(spans["duty"], spans["duty_stop"])}
+    for u in range(int(row["duty"]), int(row["duty_stop"])):
+        duty = state.duties[u]
+        to = new_duty.get(same.get(int(duty["rule"]), NONE), NONE)
+        if to == NONE:
+            _end(engine, int(duty["open"]), effective_us)
+            for p in _pairs(state, duty):
+                _end(engine, int(state.pairs[p]["open"]), effective_us)
+            continue
+        _carry_duty(state, fresh, slot, duty, to, zone_of)
+
+
+def _pairs(state: State, duty: Any) -> list[int]:
+    rows = list(range(int(duty["first"]), int(duty["stop"])))
+    p = int(duty["chain"])
+    while p != NONE:
+        rows.append(p)
+        p = int(state.pairs[p]["next"])
+    return rows
+
+
+def _end(engine: Engine, k: int, effective_us: int) -> None:
+    if k != NONE:
+        engine._make_room_for(2)  # noqa: SLF001
+        close_row(engine._world(), engine._said, k, effective_us, effective_us)  # noqa: SLF001
+
+
+def _carry_duty(state: State, fresh: State, slot: int, duty: Any, to: int, zone_of: dict[int, int]) -> None:
+    """An unchanged rule goes on for a device: same beliefs, same open violations."""
+    target = fresh.duties[to]
+    for name in ("since_us", "fixes", "wrong", "score"):
+        target[name] = duty[name]
+    target["due_us"] = duty["due_us"]
+    target["open"] = _carry_open(state, fresh, int(duty["open"]), int(target["rule"]), zone_of)
+    place = {int(fresh.pairs[p]["zone"]): p for p in range(int(target["first"]), int(target["stop"]))}
+    for p in range(int(duty["first"]), int(duty["stop"])):
+        at = place[zone_of[int(state.pairs[p]["zone"])]]
+        records = fresh.pairs[at]["records"]
+        _carry_pair(state, fresh, p, at, int(target["rule"]), zone_of)
+        fresh.pairs[at]["records"] = records
+    p = int(duty["chain"])
+    last = NONE
+    while p != NONE:
+        fresh.reserve(pairs=1)
+        at = int(fresh.used[2])
+        fresh.used[2] += 1
+        _carry_pair(state, fresh, p, at, int(target["rule"]), zone_of)
+        fresh.pairs[at]["next"] = NONE
+        if last == NONE:
+            fresh.duties[to]["chain"] = at
+        else:
+            fresh.pairs[last]["next"] = at
+        last = at
+        fresh.devices[slot]["chained"] += 1
+        p = int(state.pairs[p]["next"])
+
+
+def _carry_pair(state: State, fresh: State, p: int, at: int, rule: int, zone_of: dict[int, int]) -> None:
+    fresh.pairs[at] = state.pairs[p]
+    fresh.pairs[at]["zone"] = zone_of[int(state.pairs[p]["zone"])]
+    fresh.pairs[at]["open"] = _carry_open(state, fresh, int(state.pairs[p]["open"]), rule, zone_of)
+
+
+def _carry_open(state: State, fresh: State, k: int, rule: int, zone_of: dict[int, int]) -> int:
+    if k == NONE:
+        return NONE
+    fresh.reserve(opens=1)
+    at = int(fresh.used[3])
+    fresh.used[3] += 1
+    fresh.opens[at] = state.opens[k]
+    fresh.opens[at]["rule"] = rule
+    if fresh.opens[at]["zone"] >= 0:
+        fresh.opens[at]["zone"] = zone_of[int(fresh.opens[at]["zone"])]
+    return at
+
+
+def _settle_due(engine: Engine, known: np.ndarray[Any, Any], effective_us: int) -> None:
+    """When each device is due next; new contact rules count silence from their start, check-ins likewise."""
+    state, rules = engine._state, engine._plan.rules  # noqa: SLF001
+    used = int(state.used[1])
+    contact = KINDS.index("contact")
+    for slot in known.tolist():
+        row = state.devices[slot]
+        for duty in state.duties[int(row["duty"]) : int(row["duty_stop"])]:
+            rule = rules[duty["rule"]]
+            if rule["kind"] == contact and duty["wrong"] == 0 and row["ping_us"] != NO_TIME:
+                duty["due_us"] = max(int(row["ping_us"]) + int(rule["within_us"]), effective_us)
+        begin_check_ins(engine._world(), slot, effective_us)  # noqa: SLF001
+    assert used == int(state.used[1])

@@ -1,0 +1,65 @@
+"""What the engine has said lately: needed to say later what late pings change."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from geofence.records import TRANSITION, VIOLATION
+from geofence.units import NO_TIME
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["HORIZON_US", "Ledger"]
+
+HORIZON_US: Final = 7 * 86_400 * 1_000_000  # pings later than this are stored, but change no decision
+_ROOM: Final = 4096
+
+
+class Ledger:
+    """Rows said, of the last seven days and of what is open; columns, oldest first."""
+
+    def __init__(self) -> None:
+        self.violations: NDArray[Any] = np.zeros(0, VIOLATION)
+        self.transitions: NDArray[Any] = np.zeros(0, TRANSITION)
+        self.newest_us = NO_TIME
+        self._pending: list[tuple[NDArray[Any], NDArray[Any]]] = []
+        self._pending_rows = 0
+
+    def note(self, violations: NDArray[Any], transitions: NDArray[Any]) -> None:
+        """Remember what was just said."""
+        if len(violations) + len(transitions):
+            self._pending.append((violations, transitions))
+            self._pending_rows += len(violations) + len(transitions)
+            if self._pending_rows > _ROOM + len(self.violations) + len(self.transitions):
+                self.forget()
+
+    def gather(self) -> None:
+        """Bring the columns up to date."""
+        if self._pending:
+            self.violations = np.concatenate((self.violations, *(v for v, _ in self._pending)))
+            self.transitions = np.concatenate((self.transitions, *(t for _, t in self._pending)))
+            self._pending, self._pending_rows = [], 0
+
+    def forget(self) -> None:
+        """Drop what lies past the horizon; of a violation, once its newest row does."""
+        self.gather()
+        if self.newest_us == NO_TIME:
+            return
+        oldest_us = self.newest_us - HORIZON_US
+        rows = self.violations
+        recent = (rows["closed_us"] == NO_TIME) | (rows["closed_us"] >= oldest_us)
+        # a row that opened is kept only as long as the row that closed
+        ended = rows["violation_id"][(rows["closed_us"] != NO_TIME) & ~recent]
+        self.violations = rows[recent & ~np.isin(rows["violation_id"], ended)]
+        self.transitions = self.transitions[self.transitions["confirmed_us"] >= oldest_us]
+
+    def of(self, slots: NDArray[np.int32]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The rows about these devices: violations, transitions."""
+        self.gather()
+        return (
+            self.violations[np.isin(self.violations["device"], slots)],
+            self.transitions[np.isin(self.transitions["device"], slots)],
+        )

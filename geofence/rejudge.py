@@ -1,0 +1,331 @@
+"""Late pings: a device is judged again from its history, and what was said is amended by adding to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from geofence._kernels.judge import KINDS
+from geofence.ledger import HORIZON_US
+from geofence.pings import Devices, Pings
+from geofence.records import (
+    AMENDED,
+    CLOSED,
+    FLAG_LATE,
+    FLAG_WITHDRAWN,
+    HELD_BACK,
+    OPENED,
+    TRANSITION,
+    VIOLATION,
+    WITHDRAWN,
+    Decided,
+)
+from geofence.state import NONE
+from geofence.units import NO_TIME
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from geofence.engine import Engine
+    from geofence.state import State
+
+__all__ = ["rejudge"]
+
+_CHECK_IN: Final = KINDS.index("check_in")
+_SAME: Final = ("closed_us", "confirmed_us", "confidence_ppm", "depth_mm", "depth_error_mm", "fixes")
+
+
+def rejudge(engine: Engine, history: Pings) -> Decided:
+    """Judge the devices of ``history`` again, put their new state in place, and say what changes.
+
+    Decisions from before the present rules took effect, and from before the horizon, stand.
+    """
+    if history.devices is not engine.devices:
+        raise ValueError("this history counts devices in another table; read it with engine.devices")
+    history = history.take(history.fix_time_us >= engine.effective_us)
+    slots = np.unique(history.device)
+    if not len(slots):
+        return Decided(
+            engine.devices,
+            engine.ruleset,
+            np.zeros(0, TRANSITION),
+            np.zeros(0, VIOLATION),
+            np.zeros(0, np.bool_),
+        )
+    engine._enlist(slots)  # noqa: SLF001 - one class in several files
+    anew = _judge_anew(engine, history, slots)
+    old_rows, old_moves = engine._ledger.of(slots)  # noqa: SLF001
+    new_rows, new_moves = anew._ledger.of(np.arange(len(slots), dtype=np.int32))  # noqa: SLF001
+    horizon_us = engine._ledger.newest_us - HORIZON_US  # noqa: SLF001
+    violations: list[NDArray[Any]] = []
+    transitions: list[NDArray[Any]] = []
+    for k, slot in enumerate(slots.tolist()):
+        first_us = int(history.fix_time_us[history.device == slot].min())
+        late_us = int(engine._state.devices["late_us"][slot])  # noqa: SLF001
+        since_us = max(first_us if late_us == NO_TIME else late_us, horizon_us)
+        before = _of_pings(engine, old_rows[old_rows["device"] == slot])
+        after = _of_pings(engine, new_rows[new_rows["device"] == k])
+        after["device"] = slot
+        violations.append(_amend(_newest(before), _newest(after), since_us, first_us))
+        moves = new_moves[new_moves["device"] == k]
+        moves["device"] = slot
+        transitions.append(_amend_moves(_standing(old_moves[old_moves["device"] == slot]), moves, since_us))
+    rows, moved = np.concatenate(violations), np.concatenate(transitions)
+    engine._ledger.note(rows, moved)  # noqa: SLF001
+    for k, slot in enumerate(slots.tolist()):
+        _graft(engine, anew, slot, k)
+    return Decided(engine.devices, engine.ruleset, moved, rows, np.zeros(0, np.bool_))
+
+
+def _judge_anew(engine: Engine, history: Pings, slots: NDArray[np.int32]) -> Engine:
+    """A fresh engine that has seen just this history, as if every ping had come in order."""
+    anew = type(engine)(engine.ruleset, Devices(engine.devices.ids[slot] for slot in slots.tolist()))
+    anew._use(engine._plan)  # noqa: SLF001
+    anew._deaf = engine._deaf  # noqa: SLF001
+    anew.watermark_us = engine.watermark_us  # what was silence then is silence now
+    columns: dict[str, Any] = {"device": np.searchsorted(slots, history.device).astype(np.int32)}
+    columns |= {
+        name: getattr(history, name)
+        for name in Pings.__dataclass_fields__
+        if name not in {"devices", "device"}
+    }
+    anew.check(Pings(devices=anew.devices, **columns))
+    # deadlines that time has reached, and no further than it had for these devices
+    if engine.watermark_us != NO_TIME:
+        which = np.arange(len(slots), dtype=np.int32)
+        anew._let_time_act(
+            which[anew._state.due_us[: len(slots)] <= engine.watermark_us], engine.watermark_us
+        )  # noqa: SLF001
+        anew._decided(np.zeros(0, np.bool_))  # noqa: SLF001
+    return anew
+
+
+def _of_pings(engine: Engine, rows: NDArray[Any]) -> NDArray[Any]:
+    """Without the rules that pings do not decide."""
+    return rows[engine._plan.rules["kind"][rows["rule"]] != _CHECK_IN]  # noqa: SLF001
+
+
+def _newest(rows: NDArray[Any]) -> dict[int, Any]:
+    """The newest row of each violation id, in the order of their openings."""
+    newest: dict[int, Any] = {}
+    for row in rows:
+        violation_id = int(row["violation_id"])
+        if violation_id not in newest or row["revision"] >= newest[violation_id]["revision"]:
+            newest[violation_id] = row
+    return dict(sorted(newest.items(), key=lambda item: (int(item[1]["opened_us"]), item[0])))
+
+
+def _amend(before: dict[int, Any], after: dict[int, Any], since_us: int, first_us: int) -> NDArray[Any]:
+    """The rows to add so that ``before`` reads as ``after``, for what reaches past since_us."""
+    said: list[Any] = []
+    standing = {i: row for i, row in before.items() if row["change"] != WITHDRAWN and _reaches(row, since_us)}
+    wanted = {i: row for i, row in after.items() if _reaches(row, since_us)}
+    replaced: dict[int, int] = {}  # new id -> old id
+    for new_id, row in wanted.items():
+        if new_id not in standing:
+            for old_id, old in standing.items():
+                if old_id not in wanted and old_id not in replaced.values() and _overlap(old, row):
+                    replaced[new_id] = old_id
+                    break
+    kept: set[int] = set()  # old violations whose beginning lies before the history: they go on
+    for new_id, row in wanted.items():
+        if new_id in standing:
+            said += _amended(standing[new_id], row)
+            continue
+        old_id = replaced.get(new_id, 0)
+        if old_id and standing[old_id]["opened_us"] < first_us:
+            kept.add(old_id)
+            row["opened_us"] = standing[old_id]["opened_us"]
+            row["confirmed_us"] = standing[old_id]["confirmed_us"]
+            row["violation_id"] = old_id
+            said += _amended(standing[old_id], row)
+            continue
+        revision = int(before[new_id]["revision"]) + 1 if new_id in before else 0
+        said += _anew(row, revision, old_id)
+    for old_id, old in standing.items():
+        if old_id not in wanted and old_id not in kept:
+            said.append(_row(old, WITHDRAWN, int(old["revision"]) + 1))
+    rows = np.array(said, VIOLATION) if said else np.zeros(0, VIOLATION)
+    return rows[np.lexsort((rows["revision"], rows["violation_id"], rows["confirmed_us"]))]
+
+
+def _reaches(row: Any, since_us: int) -> bool:
+    return bool(
+        row["closed_us"] == NO_TIME or row["closed_us"] >= since_us or row["confirmed_us"] >= since_us
+    )
+
+
+def _overlap(old: Any, new: Any) -> bool:
+    """Whether both tell of the same time of the same rule and zone."""
+    if old["rule"] != new["rule"] or old["zone"] != new["zone"]:
+        return False
+    if (old["change"] == HELD_BACK) != (new["change"] == HELD_BACK):
+        return False
+    old_until = np.iinfo(np.int64).max if old["closed_us"] == NO_TIME else old["closed_us"]
+    new_until = np.iinfo(np.int64).max if new["closed_us"] == NO_TIME else new["closed_us"]
+    return bool(old["opened_us"] <= new_until and new["opened_us"] <= old_until)
+
+
+def _row(row: Any, change: int, revision: int, supersedes: int = 0) -> Any:
+    copy = row.copy()
+    copy["change"], copy["revision"], copy["supersedes"] = change, revision, supersedes
+    copy["flags"] |= FLAG_LATE
+    return copy
+
+
+def _amended(old: Any, new: Any) -> list[Any]:
+    """Nothing where both agree; else the row that brings the old up to date."""
+    held_back = new["change"] == HELD_BACK
+    if all(old[name] == new[name] for name in _SAME) and (old["change"] == HELD_BACK) == held_back:
+        return []
+    return [_row(new, HELD_BACK if held_back else AMENDED, int(old["revision"]) + 1)]
+
+
+def _anew(row: Any, revision: int, supersedes: int) -> list[Any]:
+    """The rows of a violation that only late pings show."""
+    if row["change"] == HELD_BACK:
+        return [_row(row, HELD_BACK, revision, supersedes)]
+    opened = _row(row, OPENED, revision, supersedes)
+    if row["closed_us"] == NO_TIME:
+        return [opened]
+    opened["closed_us"] = NO_TIME
+    return [opened, _row(row, CLOSED, revision + 1, supersedes)]
+
+
+def _standing(moves: NDArray[Any]) -> NDArray[Any]:
+    """Transitions that were said and not taken back since."""
+    standing: dict[tuple[int, ...], Any] = {}
+    for row in moves:
+        if row["flags"] & FLAG_WITHDRAWN:
+            standing.pop(_key(row), None)
+        else:
+            standing[_key(row)] = row
+    return np.array(list(standing.values()), TRANSITION) if standing else np.zeros(0, TRANSITION)
+
+
+def _key(row: Any) -> tuple[int, ...]:
+    return int(row["time_us"]), int(row["zone"]), int(row["kind"])
+
+
+def _amend_moves(before: NDArray[Any], after: NDArray[Any], since_us: int) -> NDArray[Any]:
+    """The transitions to take back, and those to add."""
+    old = {_key(row): row for row in before if row["confirmed_us"] >= since_us}
+    new = {_key(row): row for row in after if row["confirmed_us"] >= since_us}
+    said = []
+    for key, row in old.items():
+        if key not in new:
+            taken_back = row.copy()
+            taken_back["flags"] |= FLAG_LATE | FLAG_WITHDRAWN
+            said.append(taken_back)
+    for key, row in new.items():
+        if key not in old:
+            row["flags"] |= FLAG_LATE
+            said.append(row)
+    rows = np.array(said, TRANSITION) if said else np.zeros(0, TRANSITION)
+    return rows[np.lexsort((rows["zone"], rows["kind"], rows["confirmed_us"]))]
+
+
+# --- putting the new state in place ----------------------------------------------------------------
+
+
+def _graft(engine: Engine, anew: Engine, slot: int, k: int) -> None:
+    """Replace one device's rows by those of the fresh engine; check-ins keep theirs."""
+    state, fresh = engine._state, anew._state  # noqa: SLF001
+    old, new = state.devices[slot], fresh.devices[k]
+    spans = {name: int(old[name]) for name in ("duty", "duty_stop", "pair", "pair_stop")}
+    new_pairs = slice(int(new["pair"]), int(new["pair_stop"]))
+    new_duties = slice(int(new["duty"]), int(new["duty_stop"]))
+    for duty in state.duties[spans["duty"] : spans["duty_stop"]]:
+        _drop(state, duty, engine._plan.rules["kind"][duty["rule"]] == _CHECK_IN)  # noqa: SLF001
+    for pair in state.pairs[spans["pair"] : spans["pair_stop"]]:
+        _free_open(state, int(pair["open"]))
+
+    state.devices[slot] = new
+    for name, value in spans.items():
+        state.devices[slot][name] = value
+    state.devices[slot]["late_us"] = NO_TIME
+    pairs = fresh.pairs[new_pairs].copy()
+    for pair in pairs:
+        pair["open"] = _take_open(engine, fresh, int(pair["open"]), slot)
+    state.pairs[spans["pair"] : spans["pair_stop"]] = pairs
+    for u, duty in enumerate(fresh.duties[new_duties], spans["duty"]):
+        if engine._plan.rules["kind"][duty["rule"]] == _CHECK_IN:  # noqa: SLF001
+            continue
+        first, stop = state.duties[u]["first"], state.duties[u]["stop"]
+        chain = _take_chain(engine, fresh, int(duty["chain"]), slot)
+        state = engine._state  # noqa: SLF001 - it may have grown
+        state.duties[u] = duty
+        state.duties[u]["first"], state.duties[u]["stop"], state.duties[u]["chain"] = first, stop, chain
+        state.duties[u]["open"] = _take_open(engine, fresh, int(duty["open"]), slot)
+    due = state.duties[spans["duty"] : spans["duty_stop"]]["due_us"]
+    state.due_us[slot] = due.min() if len(due) else state.due_us[slot]
+
+
+def _drop(state: State, duty: Any, keep: bool) -> None:
+    """Free the chained pairs and open rows of a duty."""
+    if keep:
+        return
+    _free_open(state, int(duty["open"]))
+    p = int(duty["chain"])
+    while p != NONE:
+        pair = state.pairs[p]
+        after = int(pair["next"])
+        _free_open(state, int(pair["open"]))
+        pair["next"] = state.free[0]
+        state.free[0] = p
+        p = after
+
+
+def _free_open(state: State, k: int) -> None:
+    if k != NONE:
+        state.opens[k]["device"] = NONE
+        state.opens[k]["supersedes"] = state.free[1]
+        state.free[1] = k
+
+
+def _take_open(engine: Engine, fresh: State, k: int, slot: int) -> int:
+    """Copy an open violation; its revision goes on from the last row said of it."""
+    if k == NONE:
+        return NONE
+    state = engine._state  # noqa: SLF001
+    free = int(state.free[1])
+    if free != NONE:
+        state.free[1] = int(state.opens[free]["supersedes"])
+    else:
+        state.reserve(opens=1)
+        free = int(state.used[3])
+        state.used[3] += 1
+    row = state.opens[free]
+    row[...] = fresh.opens[k]
+    row["device"] = slot
+    row["supersedes"] = 0
+    violation_id = engine._violation_id(row)  # noqa: SLF001
+    told, _ = engine._ledger.of(np.array([slot], np.int32))  # noqa: SLF001
+    same = told[told["violation_id"] == violation_id]
+    row["revision"] = same["revision"].max() if len(same) else 0
+    return free
+
+
+def _take_chain(engine: Engine, fresh: State, p: int, slot: int) -> int:
+    """Copy a chain of pairs, in its order."""
+    state = engine._state  # noqa: SLF001
+    head = last = NONE
+    while p != NONE:
+        at = int(state.free[0])
+        if at != NONE:
+            state.free[0] = state.pairs[at]["next"]
+        else:
+            state.reserve(pairs=1)
+            at = int(state.used[2])
+            state.used[2] += 1
+        state.pairs[at] = fresh.pairs[p]
+        state.pairs[at]["next"] = NONE
+        state.pairs[at]["open"] = _take_open(engine, fresh, int(fresh.pairs[p]["open"]), slot)
+        if last == NONE:
+            head = at
+        else:
+            state.pairs[last]["next"] = at
+        last = at
+        p = int(fresh.pairs[p]["next"])
+    return head
