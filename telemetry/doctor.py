@@ -5,6 +5,7 @@ It changes nothing: no directory is made, no schema migrated, and what it publis
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -112,8 +113,7 @@ def check_clock(data_dir: Path) -> Check:
         detail = f"{_span(off_s)} away from the file system's clock"
         return Check(name, ok=False, detail=detail, remedy=remedy)
     now_s = time.time()
-    with os.scandir(directory) as entries:
-        newest_s = max((entry.stat(follow_symlinks=False).st_mtime for entry in entries), default=now_s)
+    newest_s = max(_file_times(directory), default=now_s)
     if newest_s - now_s > MAX_CLOCK_OFF_S:
         detail = f"{_span(newest_s - now_s)} behind: {directory} holds files that are newer than now"
         return Check(name, ok=False, detail=detail, remedy=remedy)
@@ -121,6 +121,13 @@ def check_clock(data_dir: Path) -> Check:
     if off_s is None:
         detail += f"; not compared with the file system's, as {directory} can't be written"
     return Check(name, ok=True, detail=detail)
+
+
+def _file_times(directory: Path) -> Iterator[float]:
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:  # not ours to list, perhaps
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):  # a running `up` replaces files
+                yield entry.stat(follow_symlinks=False).st_mtime
 
 
 def _away_from_file_system(directory: Path) -> float | None:
