@@ -13,8 +13,9 @@ from telemetry.api.params import (
     Resolution,
     parse_id,
 )
-from telemetry.api.problems import Problem, problems
+from telemetry.api.problems import problems
 from telemetry.api.shapes import AlertDetail, AlertPage, alert_detail_of, alert_of
+from telemetry.store import NoSuchAlert
 
 if TYPE_CHECKING:
     from telemetry.api.reader import Reader
@@ -64,15 +65,20 @@ def alert_routes(reader: Reader) -> APIRouter:
         await reader.act_on_alert(number, "resolve", who=step.who, note=step.note, outcome=step.outcome)
         return await detail(number)
 
+    @router.post(
+        "/alerts/{alert_id}/reopen",
+        summary="Take it up again",
+        responses=problems(403, 404, 409, 422, 503),
+    )
+    async def reopen(alert_id: AlertId, step: Acknowledgement) -> AlertDetail:
+        number = parse_id(alert_id, "alert")
+        await reader.act_on_alert(number, "reopen", who=step.who, note=step.note, outcome=None)
+        return await detail(number)
+
     async def detail(alert_id: int) -> AlertDetail:
         row = await reader.alert(alert_id)
         if row is None:
-            raise Problem(
-                404,
-                "no-such-alert",
-                f"no alert {alert_id} is known",
-                "GET /api/v1/alerts lists those that are",
-            )
+            raise NoSuchAlert(alert_id)
         return alert_detail_of(row, await reader.alert_log(alert_id))
 
     return router

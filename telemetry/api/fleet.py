@@ -97,7 +97,9 @@ def fleet_routes(reader: Reader) -> APIRouter:
         to_us = query.to_us if query.to_us is not None else now_us + CLOCK_SLACK_US
         from_us = query.from_us if query.from_us is not None else min(to_us, now_us) - DAY_US
         chunks = aiter(reader.track(device_id, from_us, to_us))
-        first = await anext(chunks, ())  # so that an error of the database still becomes a proper answer
+        first = (
+            await anext(chunks, None) or []
+        )  # so that an error of the database still becomes a proper answer
         if not first and await reader.device(device_id) is None:
             raise no_such_device(device_id)
         media_type = next(name for name, value in MEDIA_TYPES.items() if value == style)

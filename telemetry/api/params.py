@@ -152,7 +152,7 @@ class _Step(BaseModel):
 
 
 class Acknowledgement(_Step):
-    """An operator has seen the alert and works on it."""
+    """Who takes up an alert, and why."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"who": "m.ito", "note": "calling the wearer"}]}

@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from telemetry.store import StoreError, StoreUnavailable
+from telemetry.store import AlertConflict, BadCursor, NoSuchAlert, StoreError, StoreUnavailable
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
@@ -174,6 +174,18 @@ async def _on_http(request: Request, error: HTTPException) -> Response:
 
 
 async def _on_store(_request: Request, error: StoreError) -> Response:
+    """What the store refuses is the caller's to mend; that it does not answer is ours."""
+    match error:
+        case NoSuchAlert():
+            return problem_response(
+                Problem(404, "no-such-alert", str(error), "GET /api/v1/alerts lists those that are known")
+            )
+        case AlertConflict():
+            remedy = "load the alert again: somebody else, or the engine, may have moved it on"
+            return problem_response(Problem(409, "alert-conflict", str(error), remedy, state=error.state))
+        case BadCursor():
+            remedy = "leave `cursor` out to begin anew; a cursor goes with the filters that it came with"
+            return problem_response(Problem(422, "bad-cursor", str(error), remedy))
     if not isinstance(error, StoreUnavailable):
         log.error("the store refused a request: %s", error)
     return problem_response(

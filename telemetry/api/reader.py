@@ -246,15 +246,19 @@ class Reader(Protocol):
     async def act_on_alert(
         self, alert_id: int, action: str, *, who: str, note: str | None, outcome: str | None
     ) -> AlertRow:
-        """Acknowledge, resolve or reopen; writes ``alerts``, ``alert_log`` and the outbox in one transaction."""
+        """Acknowledge, resolve or reopen: alert, log and outbox in one transaction."""
         ...
 
     async def ruleset(self) -> tuple[int, dict[str, Any], int] | None:
-        """Version, document ({"zones": FeatureCollection, "rules": {…}}) and effective_us of the rules in force."""
+        """Version, document ({"zones": FeatureCollection, "rules": {…}}) and effective_us of the newest."""
         ...
 
     async def outbox_since(self, after_id: int, limit: int) -> Sequence[EventRow]:
-        """Rows of the outbox with a greater id, by id; never one that could later be preceded by a smaller id."""
+        """Rows with a greater id, by id; never one that a smaller id could later precede."""
+        ...
+
+    def outbox_wakes(self) -> AsyncIterator[int]:
+        """The newest id of the outbox: at once, and each time that something was committed to it."""
         ...
 
     async def newest_outbox_id(self) -> int:

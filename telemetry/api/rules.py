@@ -39,8 +39,8 @@ def rules_routes(reader: Reader, *, read_only: bool) -> APIRouter:
     @router.get(
         "/zones",
         summary="The zones in force, as GeoJSON",
-        description="`properties.kind` says what the rules make of a zone: `exclusion` (some rule requires to "
-        "be outside), `inclusion` (inside), `recorded` (transitions only) or `unused`. The answer has an "
+        description="`properties.kind` says what the rules make of a zone: `exclusion` (some rule requires "
+        "to be outside), `inclusion` (inside), `recorded` (transitions only) or `unused`. The answer has an "
         "`ETag`; it changes with the version of the rules.",
         response_class=Response,
         responses={

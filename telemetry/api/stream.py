@@ -31,10 +31,9 @@ __all__ = ["HEARTBEAT_S", "Hub", "stream_routes"]
 
 log = logging.getLogger(__name__)
 
-OUTBOX_POLL_S: Final = (
-    0.25  # an indexed look at one row; a quarter second is well below what an operator notices
-)
-POSITIONS_POLL_S: Final = 1.0  # devices report at most about once a second
+OUTBOX_LOOK_S: Final = 1.0  # the database says at once that there is news; this is for a lost word
+POSITIONS_LOOK_S: Final = 1.0  # devices report at most about once a second
+RETRY_S: Final = 0.5  # while the database is away; each try waits for it by itself
 HEARTBEAT_S: Final = 10.0  # proxies drop a connection that is silent for 30 s or more
 CATCH_UP_ROWS: Final = 500
 KEPT_EVENTS: Final = 2_000
@@ -54,7 +53,7 @@ class Hub:
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._changed = asyncio.Condition()
-        self._events: deque[EventRow] = deque(maxlen=KEPT_EVENTS)
+        self._events: deque[EventRow] = deque()
         # _events holds every row with an id above _from_id, up to _newest_id; None: nobody listens
         self._from_id: int | None = None
         self._newest_id = 0
@@ -65,6 +64,8 @@ class Hub:
         self._positions_lock = asyncio.Lock()
         self._listeners = 0
         self._position_listeners = 0
+        self._somebody = asyncio.Event()  # listens
+        self._news = asyncio.Event()  # in the outbox
         self._tasks: list[asyncio.Task[None]] = []
         self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -79,25 +80,24 @@ class Hub:
         """Begin; on the running event loop."""
         self._loop = asyncio.get_running_loop()
         self._tasks = [
-            asyncio.create_task(self._watch(self._look_for_events, OUTBOX_POLL_S), name="outbox watch"),
+            asyncio.create_task(self._watch(self._look_for_events, OUTBOX_LOOK_S), name="outbox watch"),
             asyncio.create_task(
-                self._watch(self._look_for_positions, POSITIONS_POLL_S), name="positions watch"
+                self._watch(self._look_for_positions, POSITIONS_LOOK_S), name="positions watch"
             ),
+            asyncio.create_task(self._hear(), name="outbox notices"),
         ]
 
     def close_soon(self) -> None:
         """End every stream, from any thread: a server that stops waits for its responses to end."""
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(lambda: asyncio.ensure_future(self._end_streams()))
+            asyncio.run_coroutine_threadsafe(self._end_streams(), self._loop)
 
     async def close(self) -> None:
         """End every stream and the tasks."""
         await self._end_streams()
         for task in self._tasks:
             task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def listen(self, after_id: int | None, *, positions: bool) -> AsyncIterator[bytes]:
         """The stream of one client as bytes.
@@ -105,16 +105,14 @@ class Hub:
         after_id : the last id that it has; None: begin with what comes next
         """
         newest = await self._reader.newest_outbox_id()
-        reset = (
-            after_id is not None and after_id > newest
-        )  # an id of another database: nothing would ever come
-        at = newest if after_id is None or reset else after_id
-        hello = {"newest_id": str(newest), "resumed": after_id is not None and not reset}
-        return self._stream(at, hello, positions=positions)
+        resumed = after_id is not None and after_id <= newest  # a greater one is of another database
+        at = after_id if resumed and after_id is not None else newest
+        return self._stream(at, {"newest_id": str(newest), "resumed": resumed}, positions=positions)
 
     async def _stream(self, at: int, hello: dict[str, Any], *, positions: bool) -> AsyncIterator[bytes]:
         self._listeners += 1
         self._position_listeners += positions
+        self._somebody.set()
         try:
             if positions:  # before the greeting, so that who loads all positions after it misses no move
                 with contextlib.suppress(StoreError):
@@ -122,26 +120,19 @@ class Hub:
             delta = self._delta_number
             yield b"retry: 1000\n\n" + sse("hello", msgspec.json.encode(hello), at)
             heartbeat_at_s = time.monotonic() + HEARTBEAT_S
-            told: str | None = None
+            in_trouble = False
             while not self._closed:
                 quiet = True
-                if self.problem != told:
-                    told, quiet = self.problem, False
-                    yield (
-                        sse("trouble", msgspec.json.encode({"detail": told}))
-                        if told
-                        else sse("recovered", b"{}")
-                    )
+                if in_trouble != (self.problem is not None):
+                    in_trouble, quiet = not in_trouble, False
+                    detail = msgspec.json.encode({"detail": self.problem})
+                    yield sse("trouble", detail) if in_trouble else sse("recovered", b"{}")
                 for row in await self._rows_after(at):
                     yield sse("alert", row.payload, row.id)
                     at, quiet = row.id, False
                 if positions and delta != self._delta_number:
-                    missed = self._deltas and self._deltas[0][0] > delta + 1
-                    if missed:
-                        yield sse("positions-reset", b"{}")
-                    for number, text in list(self._deltas):
-                        if number > delta and not missed:
-                            yield text
+                    for text in self._deltas_after(delta):
+                        yield text
                     delta, quiet = self._delta_number, False
                 if not quiet:
                     continue
@@ -152,6 +143,8 @@ class Hub:
         finally:
             self._listeners -= 1
             self._position_listeners -= positions
+            if not self._listeners:
+                self._somebody.clear()
 
     async def _rows_after(self, at: int) -> Sequence[EventRow]:
         if self._from_id is not None and at >= self._from_id:
@@ -161,10 +154,17 @@ class Hub:
         except StoreError:
             return []  # the watch reports it; the client keeps its place
 
+    def _deltas_after(self, number: int) -> list[bytes]:
+        """What a client that has seen the delta of this number lacks; a copy, because the deque goes on."""
+        if self._deltas[0][0] > number + 1:
+            return [sse("positions-reset", b"{}")]
+        return [text for at, text in self._deltas if at > number]
+
     async def _wait(self, timeout_s: float) -> None:
         async with self._changed:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), max(timeout_s, 0.01))
+            if not self._closed:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), max(timeout_s, 0.01))
 
     async def _end_streams(self) -> None:
         self._closed = True
@@ -172,9 +172,12 @@ class Hub:
             self._changed.notify_all()
 
     async def _watch(self, look: Callable[[], Awaitable[bool]], period_s: float) -> None:
+        """Look again and again while somebody listens; tell the listeners of what is new, and of trouble."""
         name = look.__name__
         while True:
+            await self._somebody.wait()
             was = self.problem
+            self._news.clear()
             try:
                 changed = await look()
                 self._problems.pop(name, None)
@@ -185,7 +188,22 @@ class Hub:
             if changed or self.problem != was:
                 async with self._changed:
                     self._changed.notify_all()
-            await asyncio.sleep(period_s)
+            if look == self._look_for_events and self.problem is None:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._news.wait(), period_s)
+            else:
+                await asyncio.sleep(period_s if self.problem is None else RETRY_S)
+
+    async def _hear(self) -> None:
+        """Let the outbox watch look as soon as the database says that there is news."""
+        while True:
+            await self._somebody.wait()
+            with contextlib.suppress(StoreError):
+                async for _ in self._reader.outbox_wakes():
+                    self._news.set()
+                    if not self._listeners:
+                        break
+            await asyncio.sleep(RETRY_S)
 
     async def _look_for_events(self) -> bool:
         """Read what is new in the outbox, while somebody listens."""
@@ -196,12 +214,13 @@ class Hub:
         if self._from_id is None:
             self._from_id = self._newest_id = await self._reader.newest_outbox_id()
         rows = await self._reader.outbox_since(self._newest_id, CATCH_UP_ROWS)
-        for row in rows:
-            if len(self._events) == KEPT_EVENTS:
-                self._from_id = self._events[0].id
-            self._events.append(row)
+        self._events.extend(rows)
+        while len(self._events) > KEPT_EVENTS:
+            self._from_id = self._events.popleft().id
         if rows:
             self._newest_id = rows[-1].id
+        if len(rows) == CATCH_UP_ROWS:
+            self._news.set()
         return bool(rows)
 
     async def _look_for_positions(self) -> bool:
@@ -264,13 +283,14 @@ def stream_routes(hub: Hub) -> APIRouter:
 _DESCRIPTION: Final = """
 `hello` comes first and names the newest event. Then each step of an alert comes once, in order, as an
 `alert` event: CloudEvents 1.0 JSON, the same that is published over MQTT, with an `id`. Connect again with
-`Last-Event-ID` and the stream goes on behind it without a gap; browsers do so by themselves. When `hello` says
-`resumed: false` to a client that sent an id, that id is not of this database: load `/alerts` anew.
+`Last-Event-ID` and the stream goes on behind it without a gap; browsers do so by themselves. When `hello`
+says `resumed: false` to a client that sent an id, that id is not of this database: load `/alerts` anew.
 
 With `positions=true`, a `positions` event each second holds the devices that moved, as `/positions` writes
 them. It has no `id`. After `positions-reset` load `/positions` anew: the client fell too far behind.
 
-`trouble` says that the database does not answer; the stream stays and goes on without a gap after `recovered`.
+`trouble` says that the database does not answer; the stream stays, and goes on without a gap after
+`recovered`.
 """
 _EXAMPLE: Final = 'id: 41\nevent: alert\ndata: {"specversion":"1.0","type":"org.ringfence.alert.opened"}\n\n'
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
@@ -23,14 +22,12 @@ MEDIA_TYPES: Final[Mapping[str, str]] = {
     "application/geo+json": "geojson",
 }
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
 
 class TrackPing(msgspec.Struct):
     """One stored ping; null is "unknown", as in JSON v1."""
 
-    time: datetime
-    received_time: datetime
+    time: str
+    received_time: str
     boot: int | None
     seq: int | None
     lat: float | None
@@ -53,8 +50,8 @@ def ping_of(row: TrackRow) -> TrackPing:
     """A row of the store in degrees, metres and UTC."""
     has_fix = row.lat_e7 != NO_FIX
     return TrackPing(
-        time=_EPOCH + timedelta(microseconds=row.fix_time_us),
-        received_time=_EPOCH + timedelta(microseconds=row.received_time_us),
+        time=to_rfc3339(row.fix_time_us),
+        received_time=to_rfc3339(row.received_time_us),
         boot=None if row.boot == NO_SEQ else row.boot,
         seq=None if row.seq == NO_SEQ else row.seq,
         lat=row.lat_e7 / E7 if has_fix else None,
@@ -127,8 +124,6 @@ def _csv_text(value: Any) -> str:
         return ""
     if isinstance(value, list):
         return " ".join(value)
-    if isinstance(value, datetime):
-        return to_rfc3339((value - _EPOCH) // timedelta(microseconds=1))
     return str(value)
 
 

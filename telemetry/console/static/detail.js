@@ -175,6 +175,6 @@ function log(steps) {
   return h("section", { "aria-label": "History" }, h("h3", {}, "History"),
     h("ol.log", {}, steps.toReversed().map((step) =>
       h("li", {}, h("time", { datetime: step.time, title: moment(step.time) }, age(step.time)),
-        h("span", {}, h("b", {}, words(step.change)), step.outcome ? ` (${step.outcome})` : "", step.who ? ` by ${step.who}` : "",
+        h("span", {}, h("b", {}, words(step.change)), step.who ? ` by ${step.who}` : "",
           step.note ? h("q", {}, step.note) : null)))));
 }
