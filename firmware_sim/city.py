@@ -204,10 +204,10 @@ def build_city(scenario: Scenario, devices: int, seed: int) -> City:
             device_ids, (drawn[:, 3] < mix.tagged) & (kind != KIND_PHONE), strict=True
         )
     ]
-    pitch = 1400.0
+    pitch = 1150.0
     towers = math.ceil(2 * half * block / pitch) + 4
     jitter = (draws(seed, "towers", towers * towers, 2).reshape(towers, towers, 2) - 0.5) * 0.6 * pitch
-    corner = (np.arange(towers) - towers / 2) * pitch
+    corner = (np.arange(towers) - towers // 2) * pitch
     tower_xy = jitter + np.stack(np.meshgrid(corner, corner, indexing="ij"), axis=-1)
 
     streets = np.arange(-half, half + 1)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from firmware_sim.checkin import WINDOWS
 from firmware_sim.city import CURFEWS
-from firmware_sim.codec import KIND_PHONE, KIND_WRIST
+from firmware_sim.codec import KIND_ANKLE, KIND_PHONE, KIND_WRIST
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 __all__ = ["BATTERY_PCT", "CONTACT_S", "write_rules"]
 
-BATTERY_PCT = 5
-CONTACT_S = 30 * 60
-_GRACE_MIN = 5
+BATTERY_PCT: Final = 5
+CONTACT_S: Final = 30 * 60
+_GRACE_MIN: Final = 5
+_KIND_NAMES: Final = {KIND_ANKLE: "ankle", KIND_WRIST: "wrist", KIND_PHONE: "phone"}
 
 
 def write_rules(city: City, directory: Path) -> None:
@@ -53,55 +54,34 @@ def _feature(zone: Zone) -> dict[str, Any]:
     return {"type": "Feature", "properties": properties, "geometry": geometry}
 
 
+# What holds for whole groups; a rule whose group has no member is left out.
+_SHARED: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
+    ("school-exclusion", {"id": "schools", "require": "outside", "layer": "schools", "severity": "high"}),
+    ("no-contact", {"id": "victim", "require": "outside", "zones": ["victim-01"], "severity": "critical"}),
+    ("worn", {"id": "strap", "require": "strap_closed", "severity": "critical"}),
+    ("worn", {"id": "case", "require": "case_closed", "severity": "high"}),
+    ("worn", {"id": "battery", "require": "battery", "above_pct": BATTERY_PCT, "severity": "low"}),
+    ("worn", {"id": "contact", "require": "contact", "within": f"{CONTACT_S // 60} min", "severity": "low"}),
+    ("worn", {"id": "river", "require": "none", "zones": ["river"], "severity": "info"}),
+    (
+        "phones",
+        {
+            "id": "check-in",
+            "require": "check_in",
+            "when": ",".join(WINDOWS),
+            "grace": "10 min",
+            "severity": "low",
+        },
+    ),
+)
+
+
 def _rules(city: City) -> str:
+    groups = [_groups(city, i) for i in range(len(city))]
+    members = {group for of_device in groups for group in of_device}
     blocks = [f'timezone = "{city.timezone}"\n']
     blocks += [
-        _table(
-            "rules",
-            id="schools",
-            subjects=["group:school-exclusion"],
-            require="outside",
-            layer="schools",
-            severity="high",
-        ),
-        _table(
-            "rules",
-            id="victim",
-            subjects=["group:no-contact"],
-            require="outside",
-            zones=["victim-01"],
-            severity="critical",
-        ),
-        _table("rules", id="strap", subjects=["group:worn"], require="strap_closed", severity="critical"),
-        _table("rules", id="case", subjects=["group:worn"], require="case_closed", severity="high"),
-        _table(
-            "rules",
-            id="battery",
-            subjects=["group:worn"],
-            require="battery",
-            above_pct=BATTERY_PCT,
-            severity="low",
-        ),
-        _table(
-            "rules",
-            id="contact",
-            subjects=["group:worn"],
-            require="contact",
-            within=f"{CONTACT_S // 60} min",
-            severity="low",
-        ),
-        _table(
-            "rules",
-            id="check-in",
-            subjects=["group:phones"],
-            require="check_in",
-            when=",".join(WINDOWS),
-            grace="10 min",
-            severity="low",
-        ),
-        _table(
-            "rules", id="river", subjects=["group:worn"], require="none", zones=["river"], severity="info"
-        ),
+        _table("rules", subjects=[f"group:{group}"], **rule) for group, rule in _SHARED if group in members
     ]
     for i, device_id in enumerate(city.device_ids):
         if city.kind[i] == KIND_PHONE:
@@ -119,24 +99,30 @@ def _rules(city: City) -> str:
             )
         )
     for i, device_id in enumerate(city.device_ids):
-        kind = "phone" if city.kind[i] == KIND_PHONE else "wrist" if city.kind[i] == KIND_WRIST else "ankle"
-        groups = ["phones" if kind == "phone" else "worn"]
-        if city.people["school_exclusion"][i] and kind != "phone":
-            groups.append("school-exclusion")
-        if city.people["no_contact"][i] and kind != "phone":
-            groups.append("no-contact")
         key = city.keys[i]
         blocks.append(
             _table(
                 "devices",
                 id=device_id,
-                kind=kind,
+                kind=_KIND_NAMES[int(city.kind[i])],
                 participant=city.participant(i),
-                groups=groups,
+                groups=groups[i],
                 **({"key": b64encode(key).decode()} if key else {}),
             )
         )
     return "\n".join(blocks)
+
+
+def _groups(city: City, i: int) -> list[str]:
+    """The groups of device i."""
+    if city.kind[i] == KIND_PHONE:
+        return ["phones"]
+    groups = ["worn"]
+    if city.people["school_exclusion"][i]:
+        groups.append("school-exclusion")
+    if city.people["no_contact"][i]:
+        groups.append("no-contact")
+    return groups
 
 
 def _table(name: str, **entries: Any) -> str:
