@@ -147,7 +147,9 @@ def _amend(before: dict[int, Any], after: dict[int, Any], since_us: int, first_u
         if old_id not in wanted and old_id not in kept:
             said.append(_row(old, WITHDRAWN, int(old["revision"]) + 1))
     rows = np.array(said, VIOLATION) if said else np.zeros(0, VIOLATION)
-    return rows[np.lexsort((rows["revision"], rows["violation_id"], rows["confirmed_us"]))]
+    # what is replaced is withdrawn after its successor opened, so that one alert can go over to it
+    taken_back = rows["change"] == WITHDRAWN
+    return rows[np.lexsort((rows["revision"], rows["violation_id"], rows["confirmed_us"], taken_back))]
 
 
 def _reaches(row: Any, since_us: int) -> bool:
@@ -296,8 +298,8 @@ def _take_open(engine: Engine, fresh: State, k: int, slot: int) -> int:
         state.reserve(opens=1)
         free = int(state.used[3])
         state.used[3] += 1
+    state.opens[free] = fresh.opens[k]
     row = state.opens[free]
-    row[...] = fresh.opens[k]
     row["device"] = slot
     row["supersedes"] = 0
     violation_id = engine._violation_id(row)  # noqa: SLF001

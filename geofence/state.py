@@ -48,14 +48,13 @@ PAIR: Final = np.dtype(
         ("state", "i1"),  # UNKNOWN, RIGHT, WRONG
         ("records", "u1"),  # this pair writes the transitions of its device and zone
         ("fixes", "i4"),  # on the wrong side in this stretch
+        ("depth_mm", "i4"),  # deepest point past the line in this stretch
         ("since_us", "i8"),  # first fix of the stretch that led to ``state``
         ("first_us", "i8"),  # first fix of the stretch that leads away from it; NO_TIME: there is none
-        ("depth_mm", "i4"),  # deepest point past the line in this stretch
         ("depth_error_mm", "i4"),  # 68 % radius of that fix
         ("last_mm", "i4"),  # signed distance at the newest fix
         ("stamp", "i4"),  # which ping of the batch brought the zone into reach; scratch
         ("stamp_mm", "i4"),  # the distance then; scratch
-        ("spare", "i4"),
     ],
     align=True,
 )
@@ -121,7 +120,7 @@ DEVICE: Final = np.dtype(
         ("known", "u1"),  # the row is in use
         ("spare", "u1"),
         ("judged_error_mm", "i4"),  # of the last believed fix that was judged
-        ("spare4", "i4"),
+        ("spare8", "i8"),
     ],
     align=True,
 )
@@ -195,7 +194,7 @@ def grown(table: NDArray[Any], size: int, fill: Any = 0) -> NDArray[Any]:
     """``table`` with room for ``size`` rows at least; new rows hold ``fill``. Doubling keeps growth linear."""
     if size <= len(table):
         return table
-    bigger = np.empty(max(size, 2 * len(table), 64), table.dtype)
+    bigger = np.zeros(max(size, 2 * len(table), 64), table.dtype)
     bigger[: len(table)] = table
     bigger[len(table) :] = fill
     return bigger
@@ -258,3 +257,5 @@ class State:
 
 
 assert len(fields(State)) == 7
+# numpy copies no padding, so a table with some would not be bit-exact in a snapshot
+assert all(sum(t[n].itemsize for n in t.names or ()) == t.itemsize for t in (PAIR, DUTY, DEVICE))

@@ -18,7 +18,7 @@ KERNEL_MODULES: Final = (
     "geofence._kernels.exact",
     "geofence._kernels.geodesy",
     "geofence._kernels.pairs",
-    "geofence._kernels.beliefs",
+    "geofence.rehearsal",
     "geofence._kernels.tables",
     "telemetry.mqtt.scanner",
     "telemetry.formats.binary",
