@@ -30,11 +30,13 @@ __all__ = [
     "AlertChange",
     "Batch",
     "CheckIn",
+    "CommandResult",
     "Decoded",
     "DeviceStatus",
     "Messages",
     "Outgoing",
     "Reject",
+    "Tick",
 ]
 
 # Doubts about a stored ping; a set of bits in the column `marks`.
@@ -119,6 +121,18 @@ class DeviceStatus:
     received_time_us: int
 
 
+@dataclass(frozen=True, slots=True)
+class CommandResult:
+    """What a device did with a command."""
+
+    device_id: str
+    command_id: str
+    done: bool  # False: refused
+    detail: str
+    time_us: int
+    received_time_us: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Decoded:
     """What the payloads said.
@@ -126,6 +140,7 @@ class Decoded:
     pings   : n pings, ``device`` from the topic
     message : int32 (n,)  the message that each came in
     marks   : uint16 (n,) doubts that decoding found (tag, mismatch)
+    source  : topic and payload that, published, would bring ping i alone once more; None: not known
     """
 
     pings: Pings
@@ -134,6 +149,8 @@ class Decoded:
     rejects: list[Reject] = field(default_factory=list)
     check_ins: list[CheckIn] = field(default_factory=list)
     statuses: list[DeviceStatus] = field(default_factory=list)
+    results: list[CommandResult] = field(default_factory=list)
+    source: Callable[[int], tuple[str, bytes]] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -179,11 +196,23 @@ class Outgoing:
     retain: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """How far time has come for the engine.
+
+    watermark_us       : everything received up to then has been decided
+    listening_since_us : from when on that is so without a gap; silence before then accuses nobody
+    """
+
+    watermark_us: int
+    listening_since_us: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
     """All that one transaction writes. ``number`` counts up by one within a share.
 
-    tick_us : the watermark that the engine's ``tick`` advanced to after these pings; NO_TIME: no tick
+    tick : what the engine's ``tick`` was told after these pings; None: nothing
     """
 
     share: int
@@ -192,6 +221,6 @@ class Batch:
     rules_version: int
     admitted: Admitted
     decided: list[Decided]
-    tick_us: int
+    tick: Tick | None
     alerts: list[AlertChange]
     outgoing: list[Outgoing]

@@ -62,9 +62,8 @@ class Chunk:
         """The sum of the payloads' lengths."""
         return int((self.stop - self.start).sum())
 
-    def part(self, begin: int, end: int) -> Chunk:
-        """Messages begin..end, over the same buffer."""
-        cut = slice(begin, end)
+    def take(self, cut: slice | NDArray[np.bool_]) -> Chunk:
+        """Some of the messages, over the same buffer."""
         receipt = Receipt(self.receipt.link, self.receipt.ids[cut], self.receipt.serial[cut])
         return Chunk(
             self.buffer,
@@ -79,28 +78,40 @@ class Chunk:
 class Owed:
     """Which deliveries of one connection the broker still waits for. Used by the network thread alone.
 
-    A broker may deliver a message again inside a session (DUP, same packet id), and it uses an id anew once
-    it was acknowledged. So an acknowledgement is due only for the newest delivery under an id, and only once:
-    an older receipt for the same id is answered by the newer one, and none acknowledges another message.
+    A packet id that is owed is in use: a delivery under it with the DUP flag is the same message again
+    (nats-server sends one after its ack_wait) and is dropped here, so a long stall fills no memory. One
+    without the flag is another message, and makes the older receipt void: it can't acknowledge the new one.
     """
 
     __slots__ = ("_newest", "_serial", "count", "peak")
 
     def __init__(self) -> None:
-        self._newest = np.zeros(PACKET_IDS, np.int64)  # newest delivery under an id; 0: none
+        self._newest = np.zeros(PACKET_IDS, np.int64)  # serial of what is owed under an id; 0: nothing
         self._serial = 0
         self.count = 0
         self.peak = 0
 
-    def receive(self, ids: NDArray[np.uint16]) -> NDArray[np.int64]:
-        """Note deliveries, in order; gives their serials."""
+    def receive(
+        self, ids: NDArray[np.uint16], again: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """Note deliveries, in order.
+
+        ids   : uint16 (n,)  packet ids; 0 for QoS 0
+        again : bool (n,)    the DUP flags
+
+        Gives which of them to keep, bool (n,), and their serials, int64 (n,).
+        """
         serial = np.arange(self._serial + 1, self._serial + 1 + len(ids))
         self._serial += len(ids)
-        self._newest[ids] = serial  # an id that comes twice keeps its last
+        keep = np.ones(len(ids), np.bool_)
+        for i in np.flatnonzero(again):
+            owed = self._newest[ids[i]] != 0 or (ids[:i] == ids[i]).any()
+            keep[i] = not (owed and ids[i])
+        self._newest[ids[keep]] = serial[keep]  # of an id that comes twice the last counts
         self._newest[0] = 0
         self.count = int(np.count_nonzero(self._newest))
         self.peak = max(self.peak, self.count)
-        return serial
+        return keep, serial
 
     def settle(self, receipt: Receipt) -> NDArray[np.uint16]:
         """The packet ids to acknowledge now, in the order of arrival; they are owed no more."""
@@ -165,8 +176,8 @@ class Inbox:
         while self._chunks and room > 0 and room_bytes > 0:
             chunk = self._chunks.popleft()
             if len(chunk) > room:
-                self._chunks.appendleft(chunk.part(room, len(chunk)))
-                chunk = chunk.part(0, room)
+                self._chunks.appendleft(chunk.take(slice(room, None)))
+                chunk = chunk.take(slice(room))
             chunks.append(chunk)
             taken = chunk.payload_bytes
             room -= len(chunk)

@@ -38,6 +38,7 @@ class PlainReceiver:
         self._slots: list[int] = []
         self._times_us: list[int] = []
         self._ids: list[int] = []
+        self._again: list[bool] = []
         self.protocol_error: str | None = None
         client.on_message = self._on_message
         if context is not None:
@@ -60,16 +61,17 @@ class PlainReceiver:
             return None
         stop = np.cumsum([len(payload) for payload in self._payloads])
         ids = np.array(self._ids, np.uint16)
+        keep, serial = owed.receive(ids, np.array(self._again, np.bool_))
         chunk = Chunk(
             buffer=np.frombuffer(b"".join(self._payloads), np.uint8),
             start=np.concatenate([[0], stop[:-1]]),
             stop=stop,
             topic=np.array(self._slots, np.int32),
             received_time_us=np.array(self._times_us, np.int64),
-            receipt=Receipt(link, ids, owed.receive(ids)),
+            receipt=Receipt(link, ids, serial),
         )
         self._clear()
-        return chunk
+        return chunk if keep.all() else chunk.take(keep)
 
     def acknowledge(self, ids: NDArray[np.uint16]) -> None:
         """Queue PUBACKs on the connection that stands now."""
@@ -92,9 +94,10 @@ class PlainReceiver:
         self._slots.append(slot)
         self._times_us.append(time.time_ns() // 1000)
         self._ids.append(message.mid if message.qos else 0)
+        self._again.append(bool(message.dup))
 
     def _clear(self) -> None:
-        for column in (self._payloads, self._slots, self._times_us, self._ids):
+        for column in (self._payloads, self._slots, self._times_us, self._ids, self._again):
             column.clear()
 
 

@@ -1,0 +1,1 @@
+"""Numba kernels of telemetry: they see arrays and numbers only; their callers check shapes and dtypes."""

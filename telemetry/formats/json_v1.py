@@ -1,0 +1,180 @@
+"""JSON v1: one ping as an object, or a list. Of a list, good pings count and bad ones are set aside."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+import msgspec
+import numpy as np
+
+from geofence import to_rfc3339
+from geofence.pings import SOURCE_MASK, SOURCE_SHIFT, SOURCES, STATUS_NAMES
+from geofence.units import (
+    E7,
+    NO_ACCURACY,
+    NO_FIX,
+    NO_SEQ,
+    UNKNOWN_I16,
+    UNKNOWN_U8,
+    UNKNOWN_U16,
+)
+from telemetry.columns import MARK_TOPIC_MISMATCH
+from telemetry.formats.gather import Gathered, Part
+from telemetry.formats.reading import Latitude, Longitude, Moment, Unreadable, read, scaled, time_us
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from geofence import Pings
+
+__all__ = ["decode", "encode", "excerpt"]
+
+_Status = Literal[
+    "strap_open",
+    "case_open",
+    "charging",
+    "moving",
+    "beacon_in_range",
+    "jamming",
+    "button",
+    "buffered",
+]
+_BITS: Final = {name: 1 << bit for bit, name in enumerate(STATUS_NAMES)}
+_SOURCE_BITS: Final = {name: number << SOURCE_SHIFT for number, name in enumerate(SOURCES)}
+
+
+class _Ping(msgspec.Struct):
+    """One object; the bounds are those of the columns."""
+
+    time: Moment
+    boot: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None
+    seq: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
+    lat: Latitude | None = None
+    lon: Longitude | None = None
+    accuracy_m: Annotated[float, msgspec.Meta(ge=0, le=2e6)] | None = None
+    speed_mps: Annotated[float, msgspec.Meta(ge=0, le=655.34)] | None = None
+    heading_deg: Annotated[float, msgspec.Meta(ge=0, le=360)] | None = None
+    altitude_m: Annotated[float, msgspec.Meta(ge=-32_767, le=32_767)] | None = None
+    battery_pct: Annotated[float, msgspec.Meta(ge=0, le=100)] | None = None
+    satellites: Annotated[int, msgspec.Meta(ge=0, le=254)] | None = None
+    status: list[_Status] | None = None
+    source: Literal["gnss", "wifi", "cell", "beacon"] | None = None
+    device_id: str | None = None
+
+
+_one_or_many: Final = msgspec.json.Decoder(_Ping | list[_Ping])
+_one: Final = msgspec.json.Decoder(_Ping)
+_raw_list: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_raw_either: Final = msgspec.json.Decoder(msgspec.Raw | list[msgspec.Raw])
+
+
+def decode(found: Gathered, index: NDArray[np.intp]) -> None:
+    """Decode the messages at ``index``."""
+    pings: list[_Ping] = []
+    message: list[int] = []
+    record: list[int] = []
+    for m in index.tolist():
+        payload = found.messages.payload(m)
+        try:
+            document = read(_one_or_many, payload)
+        except Unreadable as problem:
+            good = _good_of_list(found, m, payload, problem)
+        else:
+            if isinstance(document, list):
+                if not document:
+                    found.reject(m, "empty_list", "the list holds no ping")
+                good = list(enumerate(document))
+            else:
+                good = [(0, document)]
+        for r, ping in good:
+            if (ping.lat is None) != (ping.lon is None):
+                detail = "one of lat and lon is there, the other is not"
+                found.reject(m, "half_fix", detail, _element(payload, r))
+                continue
+            if ping.device_id is not None and ping.device_id != found.device_id(m):
+                found.marks[m] |= MARK_TOPIC_MISMATCH
+            pings.append(ping)
+            message.append(m)
+            record.append(r)
+    if pings:
+        found.parts.append(Part(_columns(pings), np.array(message, np.int32), np.array(record, np.int32)))
+
+
+def excerpt(found: Gathered, message: int, record: int) -> bytes:
+    """The one object that ``record`` counts."""
+    return _element(found.messages.payload(message), record)
+
+
+def encode(pings: Pings, i: int) -> bytes:
+    """A ping as JSON v1: what would have to be published to have it again."""
+    said: dict[str, Any] = {"time": to_rfc3339(int(pings.fix_time_us[i]))}
+    if pings.boot[i] != NO_SEQ:
+        said["boot"] = int(pings.boot[i])
+    if pings.seq[i] != NO_SEQ:
+        said["seq"] = int(pings.seq[i])
+    if pings.lat_e7[i] != NO_FIX:
+        said["lat"], said["lon"] = int(pings.lat_e7[i]) / E7, int(pings.lon_e7[i]) / E7
+    for name, column, scale, unknown in (
+        ("accuracy_m", pings.accuracy_mm, 1000, NO_ACCURACY),
+        ("speed_mps", pings.speed_cmps, 100, UNKNOWN_U16),
+        ("heading_deg", pings.heading_cdeg, 100, UNKNOWN_U16),
+        ("altitude_m", pings.altitude_m, 1, UNKNOWN_I16),
+        ("battery_pct", pings.battery_pct, 1, UNKNOWN_U8),
+        ("satellites", pings.satellites, 1, UNKNOWN_U8),
+    ):
+        value = int(column[i])
+        if value != unknown:
+            said[name] = value if scale == 1 else value / scale
+    status = int(pings.status[i])
+    said["status"] = [name for name, bit in _BITS.items() if status & bit]
+    said["source"] = SOURCES[(status & SOURCE_MASK) >> SOURCE_SHIFT]
+    return msgspec.json.encode(said)
+
+
+def _good_of_list(found: Gathered, m: int, payload: bytes, problem: Unreadable) -> list[tuple[int, _Ping]]:
+    """Of a list with a bad ping, the good ones; the bad are set aside. What is no list is set aside whole."""
+    try:
+        elements = [bytes(element) for element in read(_raw_list, payload)]
+    except Unreadable:
+        found.reject(m, problem.reason, problem.detail)
+        return []
+    good = []
+    for r, element in enumerate(elements):
+        try:
+            good.append((r, read(_one, element)))
+        except Unreadable as bad:
+            found.reject(m, bad.reason, f"ping {r} of the list: {bad.detail}", element)
+    return good
+
+
+def _element(payload: bytes, record: int) -> bytes:
+    document = _raw_either.decode(payload) if payload.lstrip().startswith(b"[") else payload
+    return bytes(document[record]) if isinstance(document, list) else payload
+
+
+def _columns(pings: list[_Ping]) -> dict[str, NDArray[Any]]:
+    heading = scaled((p.heading_deg for p in pings), 100, UNKNOWN_U16, "u2")
+    heading[heading == 36_000] = 0
+    return {
+        "fix_time_us": np.array([time_us(p.time) for p in pings], np.int64),
+        "boot": np.array([NO_SEQ if p.boot is None else p.boot for p in pings], np.int32),
+        "seq": np.array([NO_SEQ if p.seq is None else p.seq for p in pings], np.int64),
+        "lat_e7": scaled((p.lat for p in pings), E7, NO_FIX, "i4"),
+        "lon_e7": scaled((p.lon for p in pings), E7, NO_FIX, "i4"),
+        "accuracy_mm": scaled((p.accuracy_m for p in pings), 1000, NO_ACCURACY, "i4"),
+        "speed_cmps": scaled((p.speed_mps for p in pings), 100, UNKNOWN_U16, "u2"),
+        "heading_cdeg": heading,
+        "altitude_m": scaled((p.altitude_m for p in pings), 1, UNKNOWN_I16, "i2"),
+        "status": np.array([_status(p) for p in pings], np.uint16),
+        "battery_pct": scaled((p.battery_pct for p in pings), 1, UNKNOWN_U8, "u1"),
+        "satellites": np.array(
+            [UNKNOWN_U8 if p.satellites is None else p.satellites for p in pings], np.uint8
+        ),
+    }
+
+
+def _status(ping: _Ping) -> int:
+    bits = _SOURCE_BITS[ping.source] if ping.source else 0
+    for name in ping.status or ():
+        bits |= _BITS[name]
+    return bits
