@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from geofence import NO_TIME, TRANSITION_KINDS, VIOLATION_CHANGES, Decided, Pings
+from geofence import TRANSITION_KINDS, VIOLATION_CHANGES, Decided, Pings
 from telemetry.alerts.events import alert_event
-from telemetry.columns import MARK_LATE, Admitted, AlertChange, Batch, Messages, Outgoing
+from telemetry.columns import MARK_LATE, Admitted, AlertChange, Batch, Messages, Outgoing, Tick
 from telemetry.formats import decode as decode_payloads
 from telemetry.metrics import Stopwatch
 
@@ -33,12 +33,12 @@ class Work:
     """One batch on its way.
 
     messages  : what was received; None when only time has passed
-    tick_us   : the ingest watermark to advance to after the pings; NO_TIME: not now
+    tick      : how far time has come, to be told to the engine after the pings; None: not now
     new_rules : rules to adopt before the pings
     """
 
     messages: Messages | None
-    tick_us: int = NO_TIME
+    tick: Tick | None = None
     new_rules: RulesVersion | None = None
     decoded: Decoded | None = None
     admitted: Admitted | None = None
@@ -71,7 +71,7 @@ def admit(share: Share, work: Work) -> None:
 def check(share: Share, work: Work) -> None:
     """Ask the engine; mark the pings that came too late to be judged in order."""
     assert work.admitted is not None
-    work.decided, late = share.judge(work.admitted, work.tick_us, work.new_rules)
+    work.decided, late = share.judge(share.last_batch + 1, work.admitted, work.tick, work.new_rules)
     if late.any():
         work.admitted = replace(
             work.admitted, marks=work.admitted.marks | np.where(late, MARK_LATE, 0).astype(np.uint16)
@@ -109,7 +109,7 @@ def commit(share: Share, work: Work) -> None:
             rules_version=share.rules_version,
             admitted=work.admitted,
             decided=work.decided,
-            tick_us=work.tick_us,
+            tick=work.tick,
             alerts=work.alerts,
             outgoing=work.outgoing,
         )

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import numpy as np
 
-from geofence import NO_TIME, Decided, Devices, Engine, Ruleset
+from geofence import NO_TIME, Decided, Devices, Engine, Pings, Ruleset
 from telemetry.admission import Admission
 from telemetry.alerts.tracker import AlertTracker
-from telemetry.columns import Admitted, Batch, Messages, Reject
+from telemetry.columns import Admitted, Batch, Messages, Reject, Tick
 from telemetry.pipeline import Work, nothing_admitted, run
 from telemetry.store import StaleEpoch, StoreUnavailable
 
@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 
 RECEIVE_WAIT_S: Final = 0.25  # how long an idle share waits for a message before it looks at the clock
 DRAIN_S: Final = 5.0  # at a stop, the longest time spent on what has been received already
+HISTORY_US: Final = 7 * 86_400 * 1_000_000  # the engine's horizon: older decisions stand
 RETRY_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # between tries to commit; the last one repeats
 
 
@@ -59,7 +60,7 @@ class _Snapshot(msgspec.Struct, array_like=True):
     """What a share needs to go on, besides the stored inputs since."""
 
     rules_version: int
-    tick_us: int
+    watermark_us: int
     engine: bytes
     admission: bytes
     tracker: bytes
@@ -102,12 +103,12 @@ class Share:
     def _restore(self, lease: Lease, rules: RulesVersion) -> None:
         self.epoch = lease.epoch
         self.last_batch = self._snapshot_batch = lease.snapshot_batch
-        later = self._store.replay(self.number, lease.snapshot_batch)
         if lease.snapshot is None:
+            self.devices = Devices()
+            later = self._store.replay(self.number, 0, self.devices)
             first = next(later, None)
             later = chain([] if first is None else [first], later)
             self._use(rules if first is None else self._stored_rules(first.rules_version, rules))
-            self.devices = Devices()
             self.engine = Engine(self.ruleset, self.devices)
             self.tracker = AlertTracker()
             self.admission = Admission(self.devices, self._store.contains)
@@ -116,10 +117,11 @@ class Share:
             self._use(self._stored_rules(saved.rules_version, rules))
             self.engine = Engine.restore(self.ruleset, saved.engine)
             self.devices = self.engine.devices
+            later = self._store.replay(self.number, lease.snapshot_batch, self.devices)
             self.tracker = AlertTracker.restore(saved.tracker)
             self.admission = Admission(self.devices, self._store.contains)
             self.admission.restore(saved.admission)
-            self.watermark_us = saved.tick_us
+            self.watermark_us = saved.watermark_us
         for past in later:
             new_rules = None
             if past.rules_version != self.rules_version:
@@ -132,7 +134,7 @@ class Share:
                 check_ins=past.check_ins,
             )
             self.admission.remember(past.pings)
-            for decided in self.judge(admitted, past.tick_us, new_rules)[0]:
+            for decided in self.judge(past.number, admitted, past.tick, new_rules)[0]:
                 self.tracker.follow(decided)
             self.last_batch = past.number
         log.info("share %d restored: batch %d, epoch %d", self.number, self.last_batch, self.epoch)
@@ -150,9 +152,9 @@ class Share:
     # --- deciding -------------------------------------------------------------------------------
 
     def judge(
-        self, admitted: Admitted, tick_us: int, new_rules: RulesVersion | None
+        self, batch: int, admitted: Admitted, tick: Tick | None, new_rules: RulesVersion | None
     ) -> tuple[list[Decided], NDArray[np.bool_]]:
-        """All that the engine says to one batch of inputs; live and after a restart it is this call.
+        """All that the engine says to the inputs of one batch; live and after a restart it is this call.
 
         Gives the decisions, and for each admitted ping whether it came too late to be judged in order.
         """
@@ -160,16 +162,38 @@ class Share:
         if new_rules is not None:
             decided.append(self.engine.adopt(new_rules.ruleset, new_rules.effective_us))
             self._use(new_rules)
-        checked = self.engine.check(admitted.pings.take(admitted.judged))
+        judged = admitted.pings.take(admitted.judged)
+        checked = self.engine.check(judged)
         late = np.zeros(len(admitted.pings), np.bool_)
         late[admitted.judged] = checked.late
         decided.append(checked)
+        if checked.late.any():
+            decided.append(self.engine.rejudge(self._histories(batch, judged, checked.late)))
         if admitted.check_ins:
             decided.append(self.engine.check_in(admitted.check_ins))
-        if tick_us != NO_TIME:
-            decided.append(self.engine.tick(tick_us))
-            self.watermark_us = tick_us
+        if tick is not None:
+            decided.append(self.engine.tick(tick.watermark_us, tick.listening_since_us))
+            self.watermark_us = tick.watermark_us
         return decided, late
+
+    def _histories(self, batch: int, judged: Pings, late: NDArray[np.bool_]) -> Pings:
+        """All judged pings of the devices that sent late ones, up to this batch, within the horizon."""
+        slots = np.unique(judged.device[late])
+        now = judged.take(np.isin(judged.device, slots))
+        parts = [now]
+        for slot in slots.tolist():
+            newest_us = int(now.fix_time_us[now.device == slot].max())
+            parts.append(
+                self._store.history(
+                    self.devices.ids[slot],
+                    newest_us - HISTORY_US,
+                    newest_us + HISTORY_US,
+                    self.devices,
+                    judged_only=True,
+                    before_batch=batch,
+                )
+            )
+        return Pings.concat(parts)
 
     def adopt(self, rules: RulesVersion) -> None:
         """Have the next batch adopt these rules; safe from any thread."""
@@ -180,7 +204,7 @@ class Share:
     def run(self) -> None:
         """Receive, decide, commit, acknowledge until ``stop``; then take what was received, and snapshot."""
         self.problem = None
-        next_tick_s = next_snapshot_s = time.monotonic() + self._settings.tick_s
+        next_tick_s = next_snapshot_s = time.monotonic()
         drain_until_s: float | None = None
         try:
             while True:
@@ -190,13 +214,13 @@ class Share:
                     drain_until_s = drain_until_s or now_s + DRAIN_S
                     if messages is None or now_s > drain_until_s:
                         break
-                tick_us = NO_TIME
+                tick = None
                 if now_s >= next_tick_s:
                     next_tick_s = now_s + self._settings.tick_s
-                    tick_us = self._ingest_watermark_us()
+                    tick = self._tick()
                 new_rules, self._new_rules = self._new_rules, None
-                if messages is not None or tick_us != NO_TIME or new_rules is not None:
-                    self._take(Work(messages, tick_us, new_rules))
+                if messages is not None or tick is not None or new_rules is not None:
+                    self._take(Work(messages, tick, new_rules))
                 if now_s >= next_snapshot_s:
                     next_snapshot_s = now_s + self._settings.snapshot_s
                     self._save_snapshot()
@@ -236,15 +260,15 @@ class Share:
         """The wall clock, UTC microseconds."""
         return time.time_ns() // 1000
 
-    def _ingest_watermark_us(self) -> int:
-        """How far silence may be counted: now, if the session is up and nothing waits; else no further."""
-        if self._session.ready and self._session.idle:
-            now_us = self.now_us()
+    def _tick(self) -> Tick | None:
+        """How far time has come for the engine: now, if the session is up and idle; else no further."""
+        now_us, since_us = self.now_us(), self._session.connected_since_us
+        if since_us is not None and self._session.idle:
             self.metrics.watermark_lag_s.set(0)
-            return max(now_us, self.watermark_us)
+            return Tick(max(now_us, self.watermark_us), since_us)
         if self.watermark_us != NO_TIME:
-            self.metrics.watermark_lag_s.set((self.now_us() - self.watermark_us) / 1e6)
-        return NO_TIME
+            self.metrics.watermark_lag_s.set((now_us - self.watermark_us) / 1e6)
+        return None
 
     def _save_snapshot(self) -> None:
         if self.last_batch == self._snapshot_batch:
@@ -320,7 +344,7 @@ class Share:
                 rules_version=self.rules_version,
                 admitted=replace(nothing_admitted(self.devices), rejects=[reject]),
                 decided=[],
-                tick_us=NO_TIME,
+                tick=None,
                 alerts=[],
                 outgoing=[],
             )

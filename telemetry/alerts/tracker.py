@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
 
 from geofence import CLOSED, HELD_BACK, NO_TIME, OPENED, SEVERITIES, WITHDRAWN, sentence
 from telemetry.columns import AlertChange
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from geofence import Decided
 
 __all__ = ["AlertTracker"]
@@ -36,8 +35,12 @@ class AlertTracker:
         return len(self._open)
 
     def follow(self, decided: Decided) -> list[tuple[AlertChange, np.void]]:
-        """The alert steps that these decisions cause, in order, each with its VIOLATION row."""
-        steps = ((self._step(decided, row), row) for row in decided.violations)
+        """The alert steps that these decisions cause, each with its VIOLATION row.
+
+        In the order of the rows, but withdrawals last: by then it is known what takes their place.
+        """
+        rows = decided.violations[np.argsort(decided.violations["change"] == WITHDRAWN, kind="stable")]
+        steps = ((self._step(decided, row), row) for row in rows)
         return [(step, row) for step, row in steps if step is not None]
 
     def _step(self, decided: Decided, row: np.void) -> AlertChange | None:

@@ -9,7 +9,7 @@ import numpy as np
 from psycopg import errors as pg
 
 from geofence import NO_TIME
-from telemetry.columns import CheckIn
+from telemetry.columns import CheckIn, Tick
 from telemetry.store.connect import holder_name
 from telemetry.store.errors import StaleEpoch, StoreError, StoreUnavailable
 from telemetry.store.packing import READ_COLUMNS, StoredPings, unpack
@@ -51,9 +51,9 @@ class Lease:
 class Replayed:
     """The inputs of one committed batch. The order of its pings is not that in which they came.
 
-    marks   : uint16 (n,)
-    judged  : bool (n,)
-    tick_us : NO_TIME: it had no tick
+    marks  : uint16 (n,)
+    judged : bool (n,)
+    tick   : None: it had none
     """
 
     number: int
@@ -62,7 +62,7 @@ class Replayed:
     marks: NDArray[np.uint16]
     judged: NDArray[np.bool_]
     check_ins: list[CheckIn]
-    tick_us: int
+    tick: Tick | None
 
 
 def take(link: Link, share: int) -> Lease:
@@ -147,7 +147,7 @@ def replayed(link: Link, share: int, after_batch: int, devices: Devices) -> Iter
     """The inputs of every batch after ``after_batch``, in order. Between two of them the link is free."""
     with link.use(f"reading the batches of share {share}") as connection:
         rows = connection.execute(
-            "SELECT number, rules_version, tick_time, first_fix_time, last_fix_time, first_check_in, pings, check_ins"
+            "SELECT number, rules_version, tick_time, listening_since, first_fix_time, last_fix_time, first_check_in, pings, check_ins"
             " FROM batches WHERE share = %s AND number > %s ORDER BY number",
             (share, after_batch),
             binary=True,
@@ -164,7 +164,7 @@ def _groups(rows: Sequence[Any]) -> Iterator[list[Any]]:
     pings = 0
     for row in rows:
         group.append(row)
-        pings += row[6]
+        pings += row[7]
         if pings >= REPLAY_PINGS:
             yield group
             group, pings = [], 0
@@ -174,8 +174,8 @@ def _groups(rows: Sequence[Any]) -> Iterator[list[Any]]:
 
 def _pings_of(connection: Connection[Any], share: int, group: list[Any], devices: Devices) -> StoredPings:
     """The pings of a group of batches, by batch."""
-    first: datetime | None = min((row[3] for row in group if row[3] is not None), default=None)
-    last: datetime | None = max((row[4] for row in group if row[4] is not None), default=None)
+    first: datetime | None = min((row[4] for row in group if row[4] is not None), default=None)
+    last: datetime | None = max((row[5] for row in group if row[5] is not None), default=None)
     if first is None:
         return StoredPings.empty(devices)
     with (
@@ -192,7 +192,7 @@ def _pings_of(connection: Connection[Any], share: int, group: list[Any], devices
 
 def _check_ins_of(connection: Connection[Any], share: int, group: list[Any]) -> dict[int, list[CheckIn]]:
     """The check-ins of a group of batches, by batch."""
-    first = min((row[5] for row in group if row[5] is not None), default=None)
+    first = min((row[6] for row in group if row[6] is not None), default=None)
     found: dict[int, list[CheckIn]] = {}
     if first is None:
         return found
@@ -212,7 +212,7 @@ def _check_ins_of(connection: Connection[Any], share: int, group: list[Any]) -> 
 def _split(
     share: int, group: list[Any], stored: StoredPings, check_ins: dict[int, list[CheckIn]]
 ) -> Iterator[Replayed]:
-    for number, rules_version, tick_time, _, _, _, pings, n_check_ins in group:
+    for number, rules_version, tick_time, listening_since, _, _, _, pings, n_check_ins in group:
         begin, end = np.searchsorted(stored.batch, [number, number + 1])
         of_batch = check_ins.get(number, [])
         if (end - begin, len(of_batch)) != (pings, n_check_ins):
@@ -228,5 +228,5 @@ def _split(
             marks=stored.marks[begin:end],
             judged=stored.judged[begin:end],
             check_ins=of_batch,
-            tick_us=NO_TIME if tick_time is None else time_us_of(tick_time),
+            tick=None if tick_time is None else Tick(time_us_of(tick_time), time_us_of(listening_since)),
         )

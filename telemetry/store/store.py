@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 from psycopg import errors as pg
 
-from geofence import NO_TIME, Devices
+from geofence import Devices
 from telemetry.store import house, lookups, outbox, rulesets, shares
 from telemetry.store.actions import act
 from telemetry.store.house import Retention
@@ -198,17 +198,18 @@ class Store:
     @staticmethod
     def _write_batch_row(cursor: Any, batch: Batch, now_us: int) -> None:
         admitted, fix_time_us = batch.admitted, batch.admitted.pings.fix_time_us
-        some = len(fix_time_us) > 0
+        some, tick = len(fix_time_us) > 0, batch.tick
         cursor.execute(
-            "INSERT INTO batches (committed_time, number, epoch, rules_version, tick_time, first_fix_time,"
+            "INSERT INTO batches (committed_time, number, epoch, rules_version, tick_time, listening_since, first_fix_time,"
             " last_fix_time, first_check_in, pings, check_ins, duplicates, rejects, share)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
             (
                 moment(now_us),
                 batch.number,
                 batch.epoch,
                 batch.rules_version,
-                None if batch.tick_us == NO_TIME else moment(batch.tick_us),
+                batch.tick and moment(batch.tick.watermark_us),
+                batch.tick and moment(batch.tick.listening_since_us),
                 moment(fix_time_us.min()) if some else None,
                 moment(fix_time_us.max()) if some else None,
                 min((moment(c.received_time_us) for c in admitted.check_ins), default=None),
@@ -255,12 +256,23 @@ class Store:
         devices: Devices | None = None,
         *,
         judged_only: bool = False,
+        before_batch: int | None = None,
     ) -> Pings:
-        """A device's pings with from <= fix time < to, by fix time, boot and seq."""
+        """A device's pings with from <= fix time < to, by fix time, boot and seq.
+
+        before_batch : leave out what that batch of its share and later ones brought
+        """
         devices = Devices() if devices is None else devices
         with self._link.use("reading a device's history") as connection:
             stored = lookups.between(connection, device_id, from_us, to_us, devices)
-        return stored.pings.take(stored.judged) if judged_only else stored.pings
+        if before_batch is not None:
+            stored = stored.take(stored.batch < before_batch)
+        wanted = np.ones(len(stored.pings), np.bool_)
+        if judged_only:
+            wanted &= stored.judged
+        if before_batch is not None:
+            wanted &= stored.batch < before_batch
+        return stored.pings.take(wanted)
 
     # --- rules ----------------------------------------------------------------------------------
 

@@ -82,7 +82,7 @@ class Maker:
             rules_version=1,
             admitted=admitted,
             decided=[],
-            tick_us=NO_TIME,
+            tick=None,
             alerts=[],
             outgoing=[],
         )
