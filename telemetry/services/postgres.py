@@ -165,7 +165,7 @@ class EmbeddedPostgres:
             "--data-checksums",
             "--no-instructions",
         ]
-        for name, value in INITIAL_SETTINGS.items():
+        for name, value in {**INITIAL_SETTINGS, **_shared_memory()}.items():
             command += ["--set", f"{name}={value}"]
         password = secrets.token_urlsafe(24)
         with _readable_text(password) as fd:
@@ -202,7 +202,9 @@ class EmbeddedPostgres:
     def _single_user(self, binaries: Path, cluster: Path, statement: str, database: str = DATABASE) -> None:
         """Run a statement in the cluster while no server runs on it."""
         command: list[str | Path] = [binaries / "postgres", "--single", "-D", cluster, "-j"]
-        command += ["-c", "logging_collector=off", "-c", "exit_on_error=true", database]
+        for name, value in {"logging_collector": "off", "exit_on_error": "true", **_shared_memory()}.items():
+            command += ["-c", f"{name}={value}"]
+        command.append(database)
         done = run_as(self.home.owner, command, input=f"{statement};\n\n")
         if done.returncode != 0 or "ERROR:" in done.stderr or "FATAL:" in done.stderr:
             raise StartError(f"PostgreSQL could not prepare {cluster}; it said:\n{_tail(done.stderr)}")
@@ -245,7 +247,7 @@ class EmbeddedPostgres:
             "unix_socket_directories": str(self._socket_dir),
             "unix_socket_permissions": "0700",
             "hba_file": str(home.directory / "pg_hba.conf"),
-            "dynamic_shared_memory_type": "posix" if _shm_is_roomy() else "mmap",
+            **_shared_memory(),
         }.items():
             command += ["-c", f"{name}={value}"]
         log.unlink(missing_ok=True)
@@ -313,6 +315,11 @@ def _readable_text(text: str) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+def _shared_memory() -> dict[str, str]:
+    """Where parallel workers and statistics share memory: /dev/shm where it is large enough, else files."""
+    return {"dynamic_shared_memory_type": "posix" if _shm_is_roomy() else "mmap"}
 
 
 def _shm_is_roomy() -> bool:
