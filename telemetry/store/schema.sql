@@ -30,7 +30,6 @@ CREATE TABLE batches (
     epoch            bigint NOT NULL,
     rules_version    bigint NOT NULL,
     tick_time        timestamptz,                -- the watermark the engine ticked to after the pings
-    listening_since  timestamptz,                -- what that tick said of our own presence
     listening_since  timestamptz,                -- from when on nothing was missed up to tick_time
     first_fix_time   timestamptz,                -- of its pings: where a replay finds them
     last_fix_time    timestamptz,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from psycopg import errors as pg
 
-from geofence import NO_TIME
 from telemetry.columns import CheckIn, Tick
 from telemetry.store.connect import holder_name
 from telemetry.store.errors import StaleEpoch, StoreError, StoreUnavailable
@@ -16,7 +15,7 @@ from telemetry.store.packing import READ_COLUMNS, StoredPings, unpack
 from telemetry.store.rows import time_us_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator
     from datetime import datetime
 
     from numpy.typing import NDArray
@@ -143,28 +142,43 @@ def write_snapshot(cursor: Cursor[Any], share: int, epoch: int, batch: int, stat
     )
 
 
+class _BatchRow(NamedTuple):
+    """A row of ``batches``: what a replay needs."""
+
+    number: int
+    rules_version: int
+    tick_time: datetime | None
+    listening_since: datetime | None
+    first_fix_time: datetime | None
+    last_fix_time: datetime | None
+    first_check_in: datetime | None
+    pings: int
+    check_ins: int
+
+
 def replayed(link: Link, share: int, after_batch: int, devices: Devices) -> Iterator[Replayed]:
     """The inputs of every batch after ``after_batch``, in order. Between two of them the link is free."""
     with link.use(f"reading the batches of share {share}") as connection:
         rows = connection.execute(
-            "SELECT number, rules_version, tick_time, listening_since, first_fix_time, last_fix_time, first_check_in, pings, check_ins"
-            " FROM batches WHERE share = %s AND number > %s ORDER BY number",
+            f"SELECT {', '.join(_BatchRow._fields)} FROM batches"  # noqa: S608
+            " WHERE share = %s AND number > %s ORDER BY number",
             (share, after_batch),
             binary=True,
         ).fetchall()
-    for group in _groups(rows):
-        with link.use(f"reading batches {group[0][0]} to {group[-1][0]} of share {share}") as connection:
+    for group in _groups(map(_BatchRow._make, rows)):
+        first, last = group[0].number, group[-1].number
+        with link.use(f"reading batches {first} to {last} of share {share}") as connection:
             pings = _pings_of(connection, share, group, devices)
             check_ins = _check_ins_of(connection, share, group)
         yield from _split(share, group, pings, check_ins)
 
 
-def _groups(rows: Sequence[Any]) -> Iterator[list[Any]]:
-    group: list[Any] = []
+def _groups(rows: Iterable[_BatchRow]) -> Iterator[list[_BatchRow]]:
+    group: list[_BatchRow] = []
     pings = 0
     for row in rows:
         group.append(row)
-        pings += row[7]
+        pings += row.pings
         if pings >= REPLAY_PINGS:
             yield group
             group, pings = [], 0
@@ -172,10 +186,12 @@ def _groups(rows: Sequence[Any]) -> Iterator[list[Any]]:
         yield group
 
 
-def _pings_of(connection: Connection[Any], share: int, group: list[Any], devices: Devices) -> StoredPings:
-    """The pings of a group of batches, by batch."""
-    first: datetime | None = min((row[4] for row in group if row[4] is not None), default=None)
-    last: datetime | None = max((row[5] for row in group if row[5] is not None), default=None)
+def _pings_of(
+    connection: Connection[Any], share: int, group: list[_BatchRow], devices: Devices
+) -> StoredPings:
+    """The pings of a group of batches, by batch. The fix times say which days to look into."""
+    first = min((row.first_fix_time for row in group if row.first_fix_time is not None), default=None)
+    last = max((row.last_fix_time for row in group if row.last_fix_time is not None), default=None)
     if first is None:
         return StoredPings.empty(devices)
     with (
@@ -183,23 +199,23 @@ def _pings_of(connection: Connection[Any], share: int, group: list[Any], devices
         cursor.copy(
             f"COPY (SELECT {READ_COLUMNS} FROM pings WHERE share = %s AND batch BETWEEN %s AND %s"  # noqa: S608
             " AND fix_time BETWEEN %s AND %s) TO STDOUT (FORMAT BINARY)",
-            (share, group[0][0], group[-1][0], first, last),
+            (share, group[0].number, group[-1].number, first, last),
         ) as copy,
     ):
         stored = unpack(copy, devices)
     return stored.take(np.argsort(stored.batch, kind="stable"))
 
 
-def _check_ins_of(connection: Connection[Any], share: int, group: list[Any]) -> dict[int, list[CheckIn]]:
+def _check_ins_of(connection: Connection[Any], share: int, group: list[_BatchRow]) -> dict[int, list[CheckIn]]:
     """The check-ins of a group of batches, by batch."""
-    first = min((row[6] for row in group if row[6] is not None), default=None)
+    first = min((row.first_check_in for row in group if row.first_check_in is not None), default=None)
     found: dict[int, list[CheckIn]] = {}
     if first is None:
         return found
     rows = connection.execute(
         "SELECT batch, device_id, time, received_time, outcome, method FROM check_ins"
         " WHERE share = %s AND batch BETWEEN %s AND %s AND received_time >= %s ORDER BY batch, item",
-        (share, group[0][0], group[-1][0], first),
+        (share, group[0].number, group[-1].number, first),
         binary=True,
     )
     for batch, device_id, time, received_time, outcome, method in rows:
@@ -210,23 +226,26 @@ def _check_ins_of(connection: Connection[Any], share: int, group: list[Any]) -> 
 
 
 def _split(
-    share: int, group: list[Any], stored: StoredPings, check_ins: dict[int, list[CheckIn]]
+    share: int, group: list[_BatchRow], stored: StoredPings, check_ins: dict[int, list[CheckIn]]
 ) -> Iterator[Replayed]:
-    for number, rules_version, tick_time, listening_since, _, _, _, pings, n_check_ins in group:
-        begin, end = np.searchsorted(stored.batch, [number, number + 1])
-        of_batch = check_ins.get(number, [])
-        if (end - begin, len(of_batch)) != (pings, n_check_ins):
+    for row in group:
+        begin, end = np.searchsorted(stored.batch, [row.number, row.number + 1])
+        of_batch = check_ins.get(row.number, [])
+        if (end - begin, len(of_batch)) != (row.pings, row.check_ins):
             raise StoreError(
-                f"share {share}, batch {number}: {pings} pings and {n_check_ins} check-ins were committed, "
-                f"{end - begin} and {len(of_batch)} are there now: somebody removed rows; restore them from a backup, "
-                "or decide to go on from a snapshot taken later"
+                f"share {share}, batch {row.number}: {row.pings} pings and {row.check_ins} check-ins were "
+                f"committed, {end - begin} and {len(of_batch)} are there now: somebody removed rows; restore them "
+                "from a backup"
             )
+        tick = None
+        if row.tick_time is not None and row.listening_since is not None:
+            tick = Tick(time_us_of(row.tick_time), time_us_of(row.listening_since))
         yield Replayed(
-            number=number,
-            rules_version=rules_version,
+            number=row.number,
+            rules_version=row.rules_version,
             pings=stored.pings.take(slice(begin, end)),
             marks=stored.marks[begin:end],
             judged=stored.judged[begin:end],
             check_ins=of_batch,
-            tick=None if tick_time is None else Tick(time_us_of(tick_time), time_us_of(listening_since)),
+            tick=tick,
         )

@@ -200,16 +200,16 @@ class Store:
         admitted, fix_time_us = batch.admitted, batch.admitted.pings.fix_time_us
         some, tick = len(fix_time_us) > 0, batch.tick
         cursor.execute(
-            "INSERT INTO batches (committed_time, number, epoch, rules_version, tick_time, listening_since, first_fix_time,"
-            " last_fix_time, first_check_in, pings, check_ins, duplicates, rejects, share)"
+            "INSERT INTO batches (committed_time, number, epoch, rules_version, tick_time, listening_since,"
+            " first_fix_time, last_fix_time, first_check_in, pings, check_ins, duplicates, rejects, share)"
             " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
             (
                 moment(now_us),
                 batch.number,
                 batch.epoch,
                 batch.rules_version,
-                batch.tick and moment(batch.tick.watermark_us),
-                batch.tick and moment(batch.tick.listening_since_us),
+                None if tick is None else moment(tick.watermark_us),
+                None if tick is None else moment(tick.listening_since_us),
                 moment(fix_time_us.min()) if some else None,
                 moment(fix_time_us.max()) if some else None,
                 min((moment(c.received_time_us) for c in admitted.check_ins), default=None),
@@ -265,8 +265,6 @@ class Store:
         devices = Devices() if devices is None else devices
         with self._link.use("reading a device's history") as connection:
             stored = lookups.between(connection, device_id, from_us, to_us, devices)
-        if before_batch is not None:
-            stored = stored.take(stored.batch < before_batch)
         wanted = np.ones(len(stored.pings), np.bool_)
         if judged_only:
             wanted &= stored.judged
