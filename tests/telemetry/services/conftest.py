@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from services_helpers import KillableUp, forget
+
+from tests.telemetry.services.services_helpers import KillableUp, forget
 
 
 @pytest.fixture

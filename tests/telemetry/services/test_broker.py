@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 import paho.mqtt.client as mqtt
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
-from services_helpers import listening_on, pids_inside
 
 from telemetry.services import EmbeddedBroker, PortTaken
 from telemetry.services import broker as broker_module
 from telemetry.services.processes import ProcessId, wait_until
+from tests.telemetry.services.services_helpers import listening_on, pids_inside
 
 
 @pytest.fixture

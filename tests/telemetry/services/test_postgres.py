@@ -11,10 +11,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 import pytest
-from services_helpers import forget, listening_on, pids_inside
 
 from telemetry.services import ClusterVersionError, EmbeddedPostgres, StartError, postgres, postgres_home
 from telemetry.services.processes import ProcessId, run_as, wait_until
+from tests.telemetry.services.services_helpers import forget, listening_on, pids_inside
 
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the database as another user")
 AttemptAs = Callable[[Callable[[], object]], str]
