@@ -27,7 +27,7 @@ def obey(payload: bytes, device: NDArray[Any], now_ms: int) -> bytes | None:
         command = json.loads(payload)
     except ValueError:
         return None
-    if not isinstance(command, dict) or not isinstance(command.get("id"), str):
+    if not isinstance(command, dict) or not isinstance(command.get("id"), (str, int)):
         return None
     refusal = _do(command, device)
     result: dict[str, Any] = {

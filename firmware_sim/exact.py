@@ -1,8 +1,8 @@
 """Distance to a zone, slowly and obviously: the truth's own geometry, shared with no engine.
 
 A point's surroundings are flattened with the ellipsoid's own metres per degree at that point (for circles:
-halfway to the centre). Over the few hundred metres that matter this differs from the geodesic by less than
-a millimetre.
+halfway to the centre). Over the few hundred metres that matter this differs from the geodesic by
+millimetres.
 """
 
 from __future__ import annotations

@@ -59,6 +59,7 @@ class Uplink:
         self._on_command = on_command
         self._selector = selectors.DefaultSelector()
         self._misc_s = 0.0
+        self._closed = False
         self._index = {topic(root, device_id, "commands"): i for i, device_id in enumerate(device_ids)}
         exact = sessions is None
         self._sessions = [
@@ -148,6 +149,7 @@ class Uplink:
         for session in self._sessions:
             session.disconnect()
         self.pump(0.05)
+        self._closed = True
         self._selector.close()
 
     def _session_of(self, device: int) -> _Session:
@@ -167,14 +169,18 @@ class Uplink:
 
     def watch(self, session: _Session, sock: Any, events: int) -> None:
         """Select on a session's socket; no events: no longer."""
-        known = sock in self._selector.get_map() if sock.fileno() >= 0 else False
+        if self._closed:
+            return
+        known = session.watched is sock
         if not events:
             if known:
                 self._selector.unregister(sock)
+                session.watched = None
         elif known:
             self._selector.modify(sock, events, session)
         else:
             self._selector.register(sock, events, session)
+            session.watched = sock
 
 
 class _Session:
@@ -194,6 +200,7 @@ class _Session:
         self.connected = False
         self.refusal: str | None = None
         self.in_flight = 0
+        self.watched: Any = None
         self._pause_s = 0.5
         self._retry_s: float | None = None
         name = device_id or f"fleet-{number}"

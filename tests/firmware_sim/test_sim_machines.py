@@ -218,7 +218,7 @@ def test_what_a_device_can_not_do_is_refused_with_a_reason(command: dict[str, ob
     assert device == np.zeros(1, DEVICE)
 
 
-@pytest.mark.parametrize("payload", [b"", b"\xff", b"[]", b"{}", b'{"id": 7}'])
+@pytest.mark.parametrize("payload", [b"", b"\xff", b"[]", b"{}", b'{"id": [7]}'])
 def test_what_is_no_command_is_not_answered(payload: bytes) -> None:
     assert result(payload) is None
 
