@@ -23,6 +23,7 @@ KERNEL_MODULES: Final = (
     "telemetry.mqtt.scanner",
     "telemetry.formats.binary",
     "telemetry.admission",
+    "firmware_sim.warm",
     "telemetry.store.packing",
 )
 
