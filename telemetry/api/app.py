@@ -37,7 +37,8 @@ Where supervised people's devices are, which rules they broke and how sure that 
 operators work on.
 
 Lists are `{"items": […], "next": cursor or null}`: give `next` as `cursor` to go on. Times are RFC 3339;
-answers use `Z`. Errors are `application/problem+json` and say the remedy. Ids of alerts and violations are text.
+answers use `Z`. Errors are `application/problem+json` and say the remedy. Ids of alerts and violations
+are text.
 """
 
 

@@ -47,9 +47,9 @@ def _time_us(value: Any) -> int:
 
 
 def _plain_text(value: Any) -> Any:
-    """Refuses NUL, which PostgreSQL can't store in text."""
-    if isinstance(value, str) and "\0" in value:
-        raise ValueError("holds a NUL character; leave it out")
+    """Refuses what PostgreSQL can't store in text: NUL, and half of a surrogate pair."""
+    if isinstance(value, str) and any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value):
+        raise ValueError("holds a NUL character or half of a surrogate pair; leave it out")
     return value
 
 

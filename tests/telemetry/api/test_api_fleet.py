@@ -9,8 +9,7 @@ import pytest
 
 from geofence import to_rfc3339
 from telemetry.api.track import CSV_COLUMNS
-
-from conftest import MINUTE_US, START_US  # isort: skip
+from tests.telemetry.api.town import MINUTE_US, START_US, walk
 
 
 def test_devices_are_listed_by_id_with_their_newest_position(api):
@@ -38,19 +37,6 @@ def test_a_device_without_fix_has_no_coordinates_and_says_its_doubts(api):
 @pytest.mark.parametrize("limit", [1, 2, 3, 4, 5])
 def test_walking_the_devices_meets_each_once(api, limit):
     assert walk(api, "/api/v1/devices", limit, "device_id") == ["a1", "a2", "b-1", "c_1"]
-
-
-def walk(api, path, limit, key, **filters):
-    """Ids of every page in turn; each page but the last is full."""
-    found, cursor = [], None
-    while True:
-        parameters = {"limit": limit, **filters} | ({"cursor": cursor} if cursor else {})
-        answer = api.get(path, params=parameters).raise_for_status().json()
-        found += [item[key] for item in answer["items"]]
-        cursor = answer["next"]
-        if cursor is None:
-            return found
-        assert len(answer["items"]) == limit
 
 
 def test_an_unknown_device_is_not_found(api, problem):

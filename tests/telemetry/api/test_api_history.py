@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from test_api_fleet import walk
 
 from geofence import to_rfc3339
-
-from conftest import DOCUMENT, MINUTE_US, START_US  # isort: skip
+from tests.telemetry.api.town import DOCUMENT, MINUTE_US, START_US, walk
 
 LISTS = ("transitions", "violations", "alerts")
 KEY = {"transitions": "transition_id", "violations": "violation_id", "alerts": "alert_id"}

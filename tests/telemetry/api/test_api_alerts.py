@@ -1,0 +1,105 @@
+"""What operators do to alerts, and who may not."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def test_acknowledge_then_resolve_is_in_the_log(town, town_api):
+    alert_id = town.raise_alert("a1")
+    url = f"/api/v1/alerts/{alert_id}"
+    seen = (
+        town_api.post(f"{url}/acknowledge", json={"who": "m.ito", "note": "calling"})
+        .raise_for_status()
+        .json()
+    )
+    assert seen["state"] == "acknowledged"
+    done = (
+        town_api.post(f"{url}/resolve", json={"outcome": "excused", "who": "m.ito"}).raise_for_status().json()
+    )
+    assert (done["state"], done["outcome"]) == ("resolved", "excused")
+    steps = [(s["change"], s["who"], s["note"]) for s in done["log"]]
+    assert steps == [
+        ("opened", None, None),
+        ("acknowledged", "m.ito", "calling"),
+        ("resolved", "m.ito", None),
+    ]
+    assert town_api.get(url).json() == done
+    assert town_api.get("/api/v1/alerts?state=open&state=acknowledged").json()["items"] == []
+
+
+def test_a_resolved_alert_can_be_reopened(town, town_api):
+    url = f"/api/v1/alerts/{town.raise_alert('a1')}"
+    town_api.post(f"{url}/resolve", json={"outcome": "false"}).raise_for_status()
+    again = town_api.post(f"{url}/reopen", json={}).raise_for_status().json()
+    assert (again["state"], again["outcome"]) == ("open", None)
+    assert again["log"][-1]["who"] == "local operator"
+
+
+def test_a_step_that_the_state_forbids_is_a_conflict(town, town_api, problem):
+    url = f"/api/v1/alerts/{town.raise_alert('a1')}"
+    town_api.post(f"{url}/acknowledge", json={}).raise_for_status()
+    document = problem(town_api.post(f"{url}/acknowledge", json={}), 409)
+    assert document["type"].endswith("alert-conflict")
+    assert document["state"] == "acknowledged"
+
+
+@pytest.mark.parametrize(
+    ("step", "body"),
+    [
+        ("resolve", {}),
+        ("resolve", {"outcome": "maybe"}),
+        ("resolve", {"outcome": "real", "note": "x" * 2001}),
+        ("resolve", {"outcome": "real", "note": "a\0b"}),
+        ("resolve", {"outcome": "real", "who": ""}),
+        ("resolve", {"outcome": "real", "whom": "me"}),
+        ("acknowledge", []),
+        ("acknowledge", {"who": 7}),
+        ("acknowledge", {"outcome": "real"}),
+    ],
+)
+def test_a_body_that_makes_no_sense_changes_nothing(town, town_api, problem, step, body):
+    url = f"/api/v1/alerts/{town.raise_alert('a1')}"
+    problem(town_api.post(f"{url}/{step}", json=body), 422)
+    assert town_api.get(url).json()["state"] == "open"
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"{", "application/json"),
+        (b'{"note": "\\ud800"}', "application/json"),
+        (b"outcome=real", "text/plain"),
+    ],
+)
+def test_a_body_that_is_no_json_is_refused(town, town_api, problem, content, kind):
+    url = f"/api/v1/alerts/{town.raise_alert('a1')}"
+    problem(town_api.post(f"{url}/acknowledge", content=content, headers={"Content-Type": kind}), 422)
+    assert town_api.get(url).json()["state"] == "open"
+
+
+def test_an_alert_that_nobody_knows(town_api, problem):
+    problem(town_api.post("/api/v1/alerts/17/acknowledge", json={}), 404)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+)
+def test_a_page_of_another_site_changes_nothing(town, town_api, problem, headers):
+    url = f"/api/v1/alerts/{town.raise_alert('a1')}"
+    document = problem(town_api.post(f"{url}/acknowledge", json={}, headers=headers), 403)
+    assert document["type"].endswith("foreign-origin")
+    assert town_api.get(url).json()["state"] == "open"
+
+
+def test_our_own_page_may(town, town_api):
+    url = f"/api/v1/alerts/{town.raise_alert('a1')}"
+    own = {"Origin": str(town_api.base_url).rstrip("/"), "Sec-Fetch-Site": "same-origin"}
+    assert town_api.post(f"{url}/acknowledge", json={}, headers=own).status_code == 200

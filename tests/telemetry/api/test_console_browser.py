@@ -1,0 +1,209 @@
+"""The console in a headless Chromium over a real server and database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.telemetry.api.town import MINUTE_US, START_US, serving
+from tools.chromium import Chromium, Page, find_chromium
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(find_chromium() is None, reason="no Chromium is installed"),
+]
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Chromium]:
+    with Chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(chromium) -> Iterator[Page]:
+    page = chromium.page()
+    yield page
+    page.close()
+
+
+def opened(page: Page, url: str, query: str = "") -> Page:
+    page.open(f"{url}/{query}")
+    page.wait("document.documentElement.dataset.map")
+    page.wait("document.querySelector('#connection').dataset.state === 'live'")
+    return page
+
+
+def text(page: Page, selector: str) -> str:
+    return page.run(f"document.querySelector({selector!r})?.innerText ?? ''")
+
+
+def test_an_alert_appears_by_itself_is_acknowledged_and_resolved(town, town_api, page):
+    town.commit(town.walk("a1", 20))
+    url = str(town_api.base_url).rstrip("/")
+    opened(page, url)
+    page.wait("document.querySelector('#queue-note').innerText.includes('No alert to do')")
+    page.run("window.loadedOnce = true")
+
+    alert_id = town.raise_alert("a1", opened_us=START_US + 5 * MINUTE_US)
+    page.wait("document.querySelectorAll('.alert').length === 1")
+    assert page.run("window.loadedOnce") is True  # without a reload
+    assert "a1" in text(page, ".alert")
+    assert "99.8 % sure" in text(page, ".alert")
+    assert "New critical alert: a1" in page.run("document.querySelector('#announce').textContent")
+    assert page.run("document.title").startswith("(1)")
+
+    page.click(".alert")
+    page.wait("document.querySelector('#detail').innerText.includes('20 fixes')")
+    page.click("#acknowledge")
+    page.wait("document.querySelector('#detail .badge').textContent.includes('acknowledged')")
+    assert town_api.get(f"/api/v1/alerts/{alert_id}").json()["state"] == "acknowledged"
+
+    page.click("#resolve")
+    page.click("input[value=excused]")
+    page.run("document.querySelector('textarea').focus()")
+    page.type("hospital visit")
+    page.click("form.resolve button")
+    page.wait("document.querySelectorAll('.alert').length === 0")
+    log = town_api.get(f"/api/v1/alerts/{alert_id}").json()["log"]
+    assert [(step["change"], step["note"]) for step in log] == [
+        ("opened", None),
+        ("acknowledged", None),
+        ("resolved", "hospital visit"),
+    ]
+    assert page.errors == []
+
+
+def test_keys_walk_and_acknowledge(town, town_api, page):
+    for i, severity in enumerate(("low", "critical", "high")):
+        town.raise_alert(f"d{i}", severity=severity, opened_us=START_US + i * MINUTE_US)
+    opened(page, str(town_api.base_url).rstrip("/"))
+    page.wait("document.querySelectorAll('.alert').length === 3")
+    shown = page.run("[...document.querySelectorAll('.alert .who')].map((e) => e.textContent)")
+    assert shown == ["d1", "d2", "d0"]  # critical, high, low
+    for who in ("d1", "d2"):
+        page.key("j")
+        page.wait(f"document.querySelector('#detail-title')?.textContent === '{who}'")
+    page.key("k")
+    page.wait("document.querySelector('#detail-title').textContent === 'd1'")
+    page.wait("!!document.querySelector('#detail .log')")
+    page.key("a")
+    page.wait("document.querySelector('#detail .badge').textContent.includes('acknowledged')")
+    page.key("Escape")
+    page.wait("document.querySelector('#detail').hidden")
+    assert page.errors == []
+
+
+def test_the_map_draws_devices_where_they_are(town, town_api, page):
+    for i in range(5):
+        town.commit(town.walk(f"d{i}", 1, lat=35.2 + i / 50, lon=-80.8))
+    town.raise_alert("d4")
+    opened(page, str(town_api.base_url).rstrip("/"))
+    page.wait("document.querySelector('#counts').textContent === '5 devices'")
+    assert page.run("document.documentElement.dataset.map") == "webgl"
+    page.wait("!!document.querySelector('canvas.maplibregl-canvas')")
+    town.commit(town.walk("new", 1, lat=35.3))  # moves by itself
+    page.wait("document.querySelector('#counts').textContent === '6 devices'")
+    assert page.errors == []
+
+
+def test_without_webgl_the_plain_map_does_the_work(town, town_api):
+    town.commit(town.walk("a1", 20))
+    town.raise_alert("a1", opened_us=START_US + 5 * MINUTE_US)
+    with Chromium(webgl=False) as browser:
+        page = opened(browser.page(), str(town_api.base_url).rstrip("/"))
+        assert page.run("document.documentElement.dataset.map") == "canvas"
+        page.click(".alert")
+        page.wait("document.querySelector('#detail').innerText.includes('20 fixes')")
+        inked = (
+            "(() => { const c = document.querySelector('canvas'); const d = c.getContext('2d')"
+            ".getImageData(0, 0, c.width, c.height).data; const seen = new Set();"
+            " for (let i = 0; i < d.length; i += 4) seen.add((d[i] << 16) | (d[i + 1] << 8) | d[i + 2]);"
+            " return seen.has(0xb3261e); })()"
+        )
+        page.wait(inked)  # the colour of a device with an alert
+        assert page.errors == []
+
+
+def test_the_page_finds_its_server_again_and_has_missed_nothing(town, page, eventually):
+    with serving(town.url) as url:
+        opened(page, url)
+        port = int(url.rpartition(":")[2])
+    page.wait("document.querySelector('#connection').dataset.state === 'connecting'")
+    town.raise_alert("a1")
+    with serving(town.url, port=port):
+        page.wait("document.querySelector('#connection').dataset.state === 'live'", timeout_s=40)
+        page.wait("document.querySelectorAll('.alert').length === 1")
+
+
+def test_a_phone_sees_the_map_above_the_alerts_and_nothing_runs_over(filled, chromium):
+    with serving(filled.url) as url:
+        page = opened(chromium.page(width=390, height=844, phone=True), url)
+        page.wait("document.querySelectorAll('.alert').length > 0")
+        boxes = page.run(
+            "['.map', '#queue'].map((s) => document.querySelector(s).getBoundingClientRect().toJSON())"
+        )
+        assert boxes[0]["bottom"] <= boxes[1]["top"] + 1
+        assert boxes[0]["height"] > 250
+        assert page.run("document.documentElement.scrollWidth") <= 390
+        page.click(".alert")
+        page.wait("!!document.querySelector('#acknowledge')")
+        box = page.run("document.querySelector('#acknowledge').getBoundingClientRect().toJSON()")
+        assert 0 <= box["left"] < box["right"] <= 390
+        assert box["height"] >= 40  # a thumb's size
+        page.close()
+
+
+NAMELESS = """
+[...document.querySelectorAll('button, input, textarea, a[href], [role=region], canvas')].filter((e) =>
+  e.checkVisibility() && !(e.getAttribute('aria-label') || e.labels?.length || e.innerText?.trim() || e.title
+    || e.getAttribute('aria-labelledby'))).map((e) => e.outerHTML.slice(0, 120))
+"""
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_everything_has_a_name_and_text_can_be_read(filled, chromium, dark):
+    with serving(filled.url) as url:
+        page = opened(chromium.page(dark=dark), url)
+        page.wait("document.querySelectorAll('.alert').length > 0")
+        page.click(".alert")
+        page.wait("!!document.querySelector('#detail a[download]')")
+        page.key("r")
+        page.wait("!document.querySelector('form.resolve').hidden")
+        assert page.run(NAMELESS) == []
+        assert page.run("document.documentElement.dataset.theme") == ("dark" if dark else "light")
+        worst = page.run(CONTRAST)
+        assert worst["ratio"] >= 4.5, worst
+        page.close()
+
+
+# The least contrast of any visible text against the nearest painted ground below it (WCAG 2.2, 1.4.3).
+CONTRAST = """
+(() => {
+  const parse = (c) => (c.match(/[\\d.]+/g) ?? []).map(Number);
+  const light = ([r, g, b]) => {
+    const linear = (v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    const [x, y, z] = [r, g, b].map((v) => linear(v / 255));
+    return 0.2126 * x + 0.7152 * y + 0.0722 * z;
+  };
+  const ground = (e) => {
+    for (; e; e = e.parentElement) {
+      const c = parse(getComputedStyle(e).backgroundColor);
+      if (c.length === 3 || c[3] > 0.99) return c;
+    }
+    return [255, 255, 255];
+  };
+  let worst = { ratio: 99 };
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const e = walker.currentNode.parentElement;
+    const text = walker.currentNode.textContent.trim();
+    if (!text || !e.checkVisibility() || e.closest('#map, .unseen, noscript, dialog:not([open])')) continue;
+    const [a, b] = [light(parse(getComputedStyle(e).color)), light(ground(e))].sort((p, q) => q - p);
+    const ratio = (a + 0.05) / (b + 0.05);
+    if (ratio < worst.ratio) worst = { ratio, text, at: e.className };
+  }
+  return worst;
+})()
+"""
