@@ -20,9 +20,9 @@ KERNEL_MODULES: Final = (
     "geofence._kernels.pairs",
     "geofence.rehearsal",
     "geofence._kernels.tables",
-    "telemetry.mqtt.scanner",
-    "telemetry.formats.binary",
-    "telemetry.admission",
+    "telemetry._kernels.frames",
+    "telemetry._kernels.binary_v1",
+    "telemetry._kernels.window",
     "firmware_sim.warm",
     "telemetry.store.packing",
 )

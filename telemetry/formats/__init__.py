@@ -57,7 +57,7 @@ _EXCERPTS: Final[dict[int, Callable[[Gathered, int, int], bytes]]] = {
 def decode(messages: Messages, devices: Devices, keys: Callable[[str], bytes | None]) -> Decoded:
     """What the payloads say, in the order of the messages.
 
-    keys : the key for tags of a device; None where it has none. With a key, what lacks the right tag is marked.
+    keys : the key for tags of a device; None where it has none. With one, what lacks the right tag is marked.
     """
     found = Gathered(messages, keys, np.zeros(len(messages), np.uint16))
     kind = _kinds(messages)
@@ -119,10 +119,5 @@ def _join(found: Gathered) -> Part:
 
 def _mark_untagged(found: Gathered, kind: NDArray[np.int16]) -> None:
     """A device with a key must tag its messages, and only the binary format can."""
-    has_key: dict[int, bool] = {}
-    for m in np.flatnonzero((kind == PINGS) | (kind == OWNTRACKS)).tolist():
-        slot = int(found.messages.topic[m])
-        if slot not in has_key:
-            has_key[slot] = found.keys(found.device_id(m)) is not None
-        if has_key[slot]:
-            found.marks[m] |= MARK_TAG_WRONG
+    untagged = np.flatnonzero((kind == PINGS) | (kind == OWNTRACKS))
+    found.marks[found.with_key(untagged)] |= MARK_TAG_WRONG

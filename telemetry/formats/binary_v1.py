@@ -97,11 +97,10 @@ def excerpt(found: Gathered, message: int, record: int) -> bytes:
 
 
 def _check_tags(found: Gathered, index: NDArray[np.intp]) -> None:
-    for m in index.tolist():
+    for m in found.with_key(index).tolist():
         device_id = found.device_id(m)
         key = found.keys(device_id)
-        if key is None:
-            continue
+        assert key is not None
         payload = found.messages.payload(m)
         body, tag = payload[: -kernel.TAG_BYTES], payload[-kernel.TAG_BYTES :]
         if not payload[2] & _TAGGED or not hmac.compare_digest(_tag(device_id, body, key), tag):

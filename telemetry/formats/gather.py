@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from geofence.pings import COLUMNS
 from telemetry.columns import CheckIn, CommandResult, DeviceStatus, Messages, Reject
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
     from numpy.typing import NDArray
 
 __all__ = ["FIX_COLUMNS", "Gathered", "Part"]
@@ -49,6 +50,13 @@ class Gathered:
     check_ins: list[CheckIn] = field(default_factory=list)
     statuses: list[DeviceStatus] = field(default_factory=list)
     results: list[CommandResult] = field(default_factory=list)
+
+    def with_key(self, index: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Those of the messages at ``index`` whose device has a key."""
+        slots, where = np.unique(self.messages.topic[index], return_inverse=True)
+        ids = (self.messages.topics.device_id(slot) for slot in slots.tolist())
+        has_key = np.array([i is not None and self.keys(i) is not None for i in ids], np.bool_)
+        return index[has_key[where]]
 
     def topic(self, message: int) -> str:
         """The topic of a message."""

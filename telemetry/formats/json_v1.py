@@ -135,8 +135,9 @@ def _good_of_list(found: Gathered, m: int, payload: bytes, problem: Unreadable) 
     """Of a list with a bad ping, the good ones; the bad are set aside. What is no list is set aside whole."""
     try:
         elements = [bytes(element) for element in read(_raw_list, payload)]
-    except Unreadable:
-        found.reject(m, problem.reason, problem.detail)
+    except Unreadable as whole:
+        worst = whole if payload.lstrip().startswith(b"[") else problem
+        found.reject(m, worst.reason, worst.detail)
         return []
     good = []
     for r, element in enumerate(elements):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 
 from telemetry.columns import CheckIn, CommandResult, DeviceStatus
+from telemetry.dating import misdated
 from telemetry.formats.reading import Moment, Unreadable, read, time_us
 from telemetry.mqtt.oversize import MAX_PAYLOAD_BYTES, Oversize
 
@@ -81,6 +82,9 @@ def decode_check_ins(found: Gathered, index: NDArray[np.intp]) -> None:
     for m in index.tolist():
         try:
             said = read(_check_in, found.messages.payload(m))
+            wrong = misdated(time_us(said.time), found.received_us(m))
+            if wrong is not None:
+                raise Unreadable("misdated", wrong)  # noqa: TRY301 - one place rejects
         except Unreadable as problem:
             found.reject(m, problem.reason, problem.detail)
             continue
@@ -100,8 +104,8 @@ def decode_oversize(found: Gathered, index: NDArray[np.intp]) -> None:
     for m in index.tolist():
         kept = Oversize.unpack(found.messages.payload(m))
         detail = (
-            f"the message has {kept.length} bytes, more than {MAX_PAYLOAD_BYTES}; its first {len(kept.prefix)} "
-            f"are kept, and its SHA-256 is {kept.sha256.hex()}"
+            f"the message has {kept.length} bytes, more than {MAX_PAYLOAD_BYTES}; "
+            f"its first {len(kept.prefix)} are kept, and its SHA-256 is {kept.sha256.hex()}"
         )
         found.reject(m, "too_large", detail, kept.prefix)
 
@@ -109,5 +113,5 @@ def decode_oversize(found: Gathered, index: NDArray[np.intp]) -> None:
 def decode_unknown(found: Gathered, index: NDArray[np.intp]) -> None:
     """Set aside what came on a topic that is none of ours."""
     for m in index.tolist():
-        detail = "the topic names no device and kind, as {root}/{lane}/{device_id}/pings does"
+        detail = "the topic names no device or kind, as {root}/{lane}/{device}/pings does"
         found.reject(m, "unknown_topic", detail)
