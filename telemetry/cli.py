@@ -145,7 +145,7 @@ def check(
 
     result = check_file(rules, pings)
     for note in result.notes:
-        err.print(note, style="yellow", highlight=False, markup=False)
+        err.print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
     document = result.document(transitions=transitions)
     text = json.dumps(document, indent=2, ensure_ascii=False)
     if out_file is not None:
@@ -153,8 +153,9 @@ def check(
     if as_json:
         typer.echo(text)
     elif out_file is None:
-        for name, rows in document.items():
-            out.print(_table(name, rows))
+        _print_table("violations", document["violations"], ("severity", "opened_at", "closed_at", "sentence"))
+        if transitions:
+            _print_table("transitions", document["transitions"], ("device_id", "kind", "time", "zone_id"))
 
 
 @app.command()
@@ -285,13 +286,13 @@ def _log_to_stderr(level: str) -> None:
     )
 
 
-def _table(name: str, rows: list[dict[str, Any]]) -> Table:
+def _print_table(name: str, rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
     table = Table(title=f"{len(rows)} {name}", title_justify="left", box=None, header_style="bold")
-    for column in rows[0] if rows else ():
-        table.add_column(column, overflow="fold")
+    for column in columns:
+        table.add_column(column.removesuffix("_id").removesuffix("_at"), no_wrap=column.endswith("_at"))
     for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
-    return table
+        table.add_row(*("" if row[column] is None else str(row[column]) for column in columns))
+    out.print(table)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ import logging
 import threading
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 import numpy as np
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["RulesVersion", "Share", "Stopping"]
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 RECEIVE_WAIT_S: Final = 0.25  # how long an idle share waits for a message before it looks at the clock
 DRAIN_S: Final = 5.0  # at a stop, the longest time spent on what has been received already
@@ -111,7 +114,7 @@ class Share:
             self._use(rules if first is None else self._stored_rules(first.rules_version, rules))
             self.engine = Engine(self.ruleset, self.devices)
             self.tracker = AlertTracker()
-            self.admission = Admission(self.devices, self._store.contains)
+            self.admission = Admission(self.devices, self._stored)
         else:
             saved = msgspec.msgpack.decode(lease.snapshot, type=_Snapshot)
             self._use(self._stored_rules(saved.rules_version, rules))
@@ -119,7 +122,7 @@ class Share:
             self.devices = self.engine.devices
             later = self._store.replay(self.number, lease.snapshot_batch, self.devices)
             self.tracker = AlertTracker.restore(saved.tracker)
-            self.admission = Admission(self.devices, self._store.contains)
+            self.admission = Admission(self.devices, self._stored)
             self.admission.restore(saved.admission)
             self.watermark_us = saved.watermark_us
         for past in later:
@@ -183,17 +186,18 @@ class Share:
         parts = [now]
         for slot in slots.tolist():
             newest_us = int(now.fix_time_us[now.device == slot].max())
-            parts.append(
-                self._store.history(
-                    self.devices.ids[slot],
-                    newest_us - HISTORY_US,
-                    newest_us + HISTORY_US,
-                    self.devices,
-                    judged_only=True,
-                    before_batch=batch,
-                )
-            )
+            parts.append(self._patiently(partial(self._history, batch, slot, newest_us)))
         return Pings.concat(parts)
+
+    def _history(self, batch: int, slot: int, newest_us: int) -> Pings:
+        return self._store.history(
+            self.devices.ids[slot],
+            newest_us - HISTORY_US,
+            newest_us + HISTORY_US,
+            self.devices,
+            judged_only=True,
+            before_batch=batch,
+        )
 
     def adopt(self, rules: RulesVersion) -> None:
         """Have the next batch adopt these rules; safe from any thread."""
@@ -237,24 +241,32 @@ class Share:
         self._stopping.set()
 
     def commit(self, batch: Batch) -> None:
-        """Commit, and while the database is away try again with the same decided batch.
+        """Commit; while the database is away, try again with the same decided batch.
 
         Raises Stopping when the share is stopped meanwhile.
         """
+        self._patiently(lambda: self._store.commit(batch))
+        self.last_batch = batch.number
+
+    def _patiently(self, ask: Callable[[], T]) -> T:
+        """Ask the store, and again while it is away. Raises Stopping when the share is stopped meanwhile."""
         attempt = 0
         while True:
             try:
-                self._store.commit(batch)
+                answer = ask()
             except StoreUnavailable as error:
                 self.problem = f"the database is away: {error}"
-                log.warning("batch %d waits: %s", batch.number, error)
+                log.warning("waiting for the database: %s", error)
                 if self._stopping.wait(RETRY_S[min(attempt, len(RETRY_S) - 1)]):
                     raise Stopping from error
                 attempt += 1
             else:
                 self.problem = None
-                self.last_batch = batch.number
-                return
+                return answer
+
+    def _stored(self, pings: Pings) -> NDArray[np.bool_]:
+        """Which of these the store has: what admission asks for pings older than its window."""
+        return self._patiently(lambda: self._store.contains(pings))
 
     def now_us(self) -> int:
         """The wall clock, UTC microseconds."""
@@ -298,7 +310,7 @@ class Share:
         """
         try:
             run(self, work)
-        except (Stopping, StaleEpoch, StoreUnavailable):
+        except (Stopping, StaleEpoch):
             raise
         except Exception:
             self.metrics.failures.inc()
@@ -318,15 +330,7 @@ class Share:
 
     def _restore_after_failure(self) -> None:
         rules = RulesVersion(self.rules_version, self.ruleset, NO_TIME)
-        while True:
-            try:
-                self._restore(self._store.take_share(self.number), rules)
-            except StoreUnavailable as error:
-                self.problem = f"the database is away: {error}"
-                if self._stopping.wait(RETRY_S[-1]):
-                    raise Stopping from error
-            else:
-                return
+        self._patiently(lambda: self._restore(self._store.take_share(self.number), rules))
 
     def _set_aside(self, messages: Messages) -> None:
         reject = Reject(
