@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from geofence.columns import ZoneColumns
 
-__all__ = ["CellIndex"]
+__all__ = ["CellIndex", "fit_grid"]
 
 MAX_CELLS: Final = 2 << 20  # 8 MB of words; beyond it a random read leaves the second-level cache
 MIN_CELLS: Final = 1 << 10
@@ -149,7 +149,7 @@ class _Builder:
         west, south, east, north = self._extent(areas)
         weight = len(c.edges) + 8 * len(reaches)
         most = min(max(MIN_CELLS, CELLS_PER_EDGE * weight), MAX_CELLS)
-        grid = _fit(west, south, east, north, most)
+        grid = fit_grid(west, south, east, north, most)
         sizes = (c.zone_edge[1:] - c.zone_edge[:-1])[areas]
         sources = np.zeros((len(areas), 7), np.int64)
         sources[:, 0] = areas
@@ -162,7 +162,7 @@ class _Builder:
             if covers <= MAX_COVERS or most <= MIN_CELLS:
                 break
             most //= 4
-            grid = _fit(west, south, east, north, most)
+            grid = fit_grid(west, south, east, north, most)
         return _Task(grid, sources, pool, reaches, np.empty(0, np.int64), -1, 0)
 
     def _extent(self, areas: NDArray[np.int64]) -> tuple[int, int, int, int]:
@@ -255,7 +255,7 @@ class _Builder:
         return _Task(grid, sources, pool, asked, covers, first_cell + cell, task.depth + 1)
 
 
-def _fit(west: int, south: int, east: int, north: int, most: int) -> tuple[int, int, int, int, int, int]:
+def fit_grid(west: int, south: int, east: int, north: int, most: int) -> tuple[int, int, int, int, int, int]:
     """The finest grid of at most ``most`` cells over a box, with a free column and row around it."""
     for k in range(2 * MIN_SHIFT, 64):
         kx, ky = (k + 1) // 2, k // 2

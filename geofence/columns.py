@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -70,6 +70,10 @@ class ZoneColumns:
             levels=levels,
             zone_level=zone_level,
         )
+
+    def without_reach(self) -> ZoneColumns:
+        """The polygons as they were drawn: no buffers, and circles and corridors cover nothing."""
+        return replace(self, reach_mm=np.zeros_like(self.reach_mm))
 
     @property
     def for_distance(self) -> tuple[NDArray[np.generic], ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from geofence._kernels import pairs
 from geofence.errors import PingError, ZoneError
 from geofence.cellindex import CellIndex
 from geofence.columns import ZoneColumns
+from geofence.nearindex import NearIndex
 from geofence.table import ZoneTable
 from geofence.units import E7, MAX_LON_E7, NO_FIX, QUARTER_TURN_E7
 from geofence.zones import read_features, read_zones
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["ZoneSet"]
+
+MIN_NEAR_MM: Final = 64_000
+MAX_REACH_MM: Final = 2_000_000_000
 
 
 class ZoneSet:
@@ -38,6 +42,7 @@ class ZoneSet:
 
     def __init__(self, table: ZoneTable) -> None:
         self._table = table
+        self._near: dict[int, NearIndex] = {}
 
     @classmethod
     def from_geojson(cls, source: object) -> Self:
@@ -88,6 +93,20 @@ class ZoneSet:
     def _index(self) -> CellIndex:
         return CellIndex.of(self._columns)
 
+    @cached_property
+    def _sides(self) -> CellIndex:
+        """The index of polygons without their buffers; the same as ``_index`` where no polygon has one."""
+        buffered = self._columns.is_area & (self._columns.reach_mm > 0)
+        return CellIndex.of(self._columns.without_reach()) if buffered.any() else self._index
+
+    def _near_index(self, reach_mm: int) -> NearIndex:
+        """The index for pairs within reach; one serves all reaches up to the next power of two metres."""
+        serves_mm = max(MIN_NEAR_MM, 1000 << max(0, (reach_mm - 1) // 1000).bit_length())
+        index = self._near.get(serves_mm)
+        if index is None:
+            index = self._near[serves_mm] = NearIndex.of(self._columns, self._sides, serves_mm)
+        return index
+
     def covering(self, lon: ArrayLike, lat: ArrayLike) -> NDArray[np.int64]:
         """Which zones cover which pings: int64 (2, m), ping index and zone index, sorted by ping, then zone.
 
@@ -119,11 +138,10 @@ class ZoneSet:
     ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
         """All pairs no farther apart than ``reach_mm``: ping, zone, signed distance in mm; by ping, then zone."""
         lon_e7, lat_e7 = _int32(lon_e7, lat_e7)
-        found: tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]
-        found = pairs.within_reach(
-            lon_e7, lat_e7, int(reach_mm), *self._columns.for_distance, self._columns.poles
-        )
-        return found
+        if not 0 <= reach_mm <= MAX_REACH_MM:
+            raise PingError(f"reach_mm is {reach_mm}; it must lie within 0..{MAX_REACH_MM} (2,000 km)")
+        inside = self._sides.cover(lon_e7, lat_e7)
+        return self._near_index(int(reach_mm)).near(lon_e7, lat_e7, int(reach_mm), inside)
 
     def crossing(
         self,

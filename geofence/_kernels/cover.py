@@ -35,6 +35,8 @@ def asked(x, y, zone, edges, zone_edge, is_area, reach_mm, pieces, zone_piece, s
         levels,
         zone_level[zone],
         zone_level[zone + 1],
+        float(x),
+        float(y),
         px,
         py,
         pz,

@@ -51,6 +51,8 @@ def signed_m(
             levels,
             zone_level[zone],
             zone_level[zone + 1],
+            float(x),
+            float(y),
             px,
             py,
             pz,
@@ -263,12 +265,14 @@ def _touches(
         # The two don't cross, so their least distance is at an end of one of them.
         for e in range(zone_edge[z], zone_edge[z + 1]):
             for k in range(2):
-                px, py, pz = ecef(float(edges[e, 2 * k]), float(edges[e, 2 * k + 1]))
+                vx = float(edges[e, 2 * k])
+                vy = float(edges[e, 2 * k + 1])
+                px, py, pz = ecef(vx, vy)
                 steps = 1 + max(abs(x1 - x0), abs(y1 - y0)) // 2_500_000
                 dx = (x1 - x0) / steps
                 dy = (y1 - y0) / steps
                 for s in range(steps):
-                    d = chord_to_piece2(x0 + s * dx, y0 + s * dy, dx, dy, px, py, pz, 0.5)
+                    d = chord_to_piece2(x0 + s * dx, y0 + s * dy, dx, dy, vx, vy, px, py, pz)
                     if to_mm(arc_m(math.sqrt(d))) <= reach_mm[z]:
                         return True
     return False

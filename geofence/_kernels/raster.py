@@ -28,11 +28,16 @@ __all__ = [
     "COVER",
     "EDGES",
     "ENTRY_COLUMNS",
+    "SLACK_M",
     "grow_boxes",
+    "half_diagonal_m",
     "rasterise_areas",
     "rasterise_reaches",
     "reach_box",
     "reference_state",
+    "room1",
+    "room2",
+    "write_entry",
 ]
 
 COVER = 0
@@ -49,7 +54,7 @@ TRIES = 48
 
 
 @njit(cache=True, nogil=True)
-def _room(array, used, more):
+def room2(array, used, more):
     """The array, or a copy twice as long, with room for ``more`` rows after ``used``."""
     if used + more <= len(array):
         return array
@@ -59,7 +64,7 @@ def _room(array, used, more):
 
 
 @njit(cache=True, nogil=True)
-def _room1(array, used, more):
+def room1(array, used, more):
     if used + more <= len(array):
         return array
     longer = np.empty(2 * (used + more), array.dtype)
@@ -194,7 +199,7 @@ def rasterise_areas(edges, pool, sources, kx, ky, col0, row0, cols, rows):
                 c_first = max((west >> kx) - col0, 0)
                 c_last = min((east >> kx) - col0, cols - 1)
                 if c_last >= c_first:
-                    keys = _room1(keys, n, c_last - c_first + 1)
+                    keys = room1(keys, n, c_last - c_first + 1)
                     for col in range(c_first, c_last + 1):
                         keys[n] = ((row * cols + col) << 32) | e
                         n += 1
@@ -229,9 +234,9 @@ def rasterise_areas(edges, pool, sources, kx, ky, col0, row0, cols, rows):
                         break
                     y = low + (y - low + 1 + attempt) % high
                 if state == BOUNDARY:  # a border along the cell's whole side: fall back to asking the zone
-                    entries = _room(entries, used, cols)
+                    entries = room2(entries, used, cols)
                     for col in range(cols):
-                        _entry(entries, used, row * cols + col, zone, ASK, 0, 0, 0, 0, 0)
+                        write_entry(entries, used, row * cols + col, zone, ASK, 0, 0, 0, 0, 0)
                         used += 1
                     row += 1
                     continue
@@ -245,9 +250,9 @@ def rasterise_areas(edges, pool, sources, kx, ky, col0, row0, cols, rows):
                     j += 1
                 col = cell - row * cols
                 if inside and col > next_col:
-                    entries = _room(entries, used, col - next_col)
+                    entries = room2(entries, used, col - next_col)
                     for c in range(next_col, col):
-                        _entry(entries, used, row * cols + c, zone, COVER, 0, 0, 0, 0, 0)
+                        write_entry(entries, used, row * cols + c, zone, COVER, 0, 0, 0, 0, 0)
                         used += 1
                 x = _reference_x(edges, mine, i, j, (col + col0) << kx, wide, y)
                 west_of_reference = 0
@@ -266,31 +271,31 @@ def rasterise_areas(edges, pool, sources, kx, ky, col0, row0, cols, rows):
                             crossings += 1
                             if at < x:
                                 west_of_reference += 1
-                entries = _room(entries, used, 1)
+                entries = room2(entries, used, 1)
                 if x > -(1 << 62):
-                    out = _room1(out, out_used, j - i)
+                    out = room1(out, out_used, j - i)
                     for q in range(i, j):
                         out[out_used + q - i] = mine[q] & 0xFFFFFFFF
                     state = (inside + west_of_reference) & 1
-                    _entry(entries, used, cell, zone, EDGES, out_used, j - i, state, x, y)
+                    write_entry(entries, used, cell, zone, EDGES, out_used, j - i, state, x, y)
                     out_used += j - i
                 else:
-                    _entry(entries, used, cell, zone, ASK, 0, 0, 0, 0, 0)
+                    write_entry(entries, used, cell, zone, ASK, 0, 0, 0, 0, 0)
                 used += 1
                 inside = (inside + crossings) & 1
                 next_col = col + 1
                 i = j
             if inside and next_col < cols:
-                entries = _room(entries, used, cols - next_col)
+                entries = room2(entries, used, cols - next_col)
                 for c in range(next_col, cols):
-                    _entry(entries, used, row * cols + c, zone, COVER, 0, 0, 0, 0, 0)
+                    write_entry(entries, used, row * cols + c, zone, COVER, 0, 0, 0, 0, 0)
                     used += 1
             row += 1
     return entries[:used].copy(), out[:out_used].copy()
 
 
 @njit(cache=True, nogil=True)
-def _entry(entries, i, cell, zone, kind, first, count, state, x, y):
+def write_entry(entries, i, cell, zone, kind, first, count, state, x, y):
     entries[i, 0] = cell
     entries[i, 1] = zone
     entries[i, 2] = kind
@@ -350,8 +355,10 @@ def rasterise_reaches(
             east = float(((c1 + col0) << kx) - 1)
             south = float((r0 + row0) << ky)
             north = float(((r1 + row0) << ky) - 1)
-            px, py, pz = ecef(0.5 * (west + east), 0.5 * (south + north))
-            extent = _half_diagonal_m(west, south, east, north)
+            x = 0.5 * (west + east)
+            y = 0.5 * (south + north)
+            px, py, pz = ecef(x, y)
+            extent = half_diagonal_m(west, south, east, north)
             chord = nearest_chord(
                 pieces,
                 first,
@@ -360,6 +367,8 @@ def rasterise_reaches(
                 levels,
                 zone_level[zone],
                 zone_level[zone + 1],
+                x,
+                y,
                 px,
                 py,
                 pz,
@@ -386,16 +395,16 @@ def rasterise_reaches(
             kind = COVER
             if not within:
                 kind = CIRCLE if is_circle[zone] else ASK
-            entries = _room(entries, used, (c1 - c0) * (r1 - r0))
+            entries = room2(entries, used, (c1 - c0) * (r1 - r0))
             for row in range(r0, r1):
                 for col in range(c0, c1):
-                    _entry(entries, used, row * cols + col, zone, kind, 0, 0, 0, 0, 0)
+                    write_entry(entries, used, row * cols + col, zone, kind, 0, 0, 0, 0, 0)
                     used += 1
     return entries[:used].copy()
 
 
 @njit(cache=True, nogil=True)
-def _half_diagonal_m(west, south, east, north):
+def half_diagonal_m(west, south, east, north):
     """At least the distance from the middle of a box to any place in it."""
     nearest_equator = 0.0 if south <= 0.0 <= north else min(abs(south), abs(north))
     widest = math.cos(nearest_equator * RADIANS_PER_E7) + 1e-9

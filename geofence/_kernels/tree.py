@@ -18,7 +18,7 @@ from numba import njit
 
 from geofence._kernels.geodesy import RADIANS_PER_E7, chord_to_piece2, ecef
 
-__all__ = ["FANOUT", "build_spheres", "nearest_chord"]
+__all__ = ["FANOUT", "build_spheres", "nearest_chord", "sphere_bound"]
 
 FANOUT = 8
 MAX_RADIUS_M = 6_400_000.0  # no radius of curvature of the ellipsoid is larger
@@ -107,7 +107,7 @@ def _join(spheres, first, last, at):
 
 
 @njit(cache=True, nogil=True)
-def _lower_bound(spheres, i, px, py, pz):
+def sphere_bound(spheres, i, px, py, pz):
     ex = spheres[i, 0] - px
     ey = spheres[i, 1] - py
     ez = spheres[i, 2] - pz
@@ -115,9 +115,10 @@ def _lower_bound(spheres, i, px, py, pz):
 
 
 @njit(cache=True, nogil=True)
-def nearest_chord(pieces, first, last, spheres, levels, level_first, level_last, px, py, pz, limit):
-    """The chord, metres, from a point in space to the nearest of a zone's pieces; above ``limit`` if all are farther.
+def nearest_chord(pieces, first, last, spheres, levels, level_first, level_last, x, y, px, py, pz, limit):
+    """The chord, metres, from a position to the nearest of a zone's pieces; infinite if all are farther than ``limit``.
 
+    x, y, px, py, pz        : float64  the position, 1e-7 degree, and the same in space, metres
     first, last             : the zone's pieces
     level_first, level_last : zone_level[z], zone_level[z + 1]
     """
@@ -127,7 +128,7 @@ def nearest_chord(pieces, first, last, spheres, levels, level_first, level_last,
     if last - first == 1:
         return math.sqrt(
             chord_to_piece2(
-                pieces[first, 0], pieces[first, 1], pieces[first, 2], pieces[first, 3], px, py, pz, 0.5
+                pieces[first, 0], pieces[first, 1], pieces[first, 2], pieces[first, 3], x, y, px, py, pz
             )
         )
     if last == first:
@@ -149,7 +150,7 @@ def nearest_chord(pieces, first, last, spheres, levels, level_first, level_last,
         i = node[depth]
         if h == 0:
             k = first + i - levels[level_first]
-            d2 = chord_to_piece2(pieces[k, 0], pieces[k, 1], pieces[k, 2], pieces[k, 3], px, py, pz, 0.5)
+            d2 = chord_to_piece2(pieces[k, 0], pieces[k, 1], pieces[k, 2], pieces[k, 3], x, y, px, py, pz)
             if d2 <= best2:
                 best2 = d2
                 best = math.sqrt(d2)
@@ -160,7 +161,7 @@ def nearest_chord(pieces, first, last, spheres, levels, level_first, level_last,
         end = min(begin + FANOUT, levels[level_first + h])
         base = depth
         for c in range(begin, end):
-            b = _lower_bound(spheres, c, px, py, pz)
+            b = sphere_bound(spheres, c, px, py, pz)
             if b > best:
                 continue
             at = depth
