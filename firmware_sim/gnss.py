@@ -9,19 +9,19 @@ The error of a GNSS fix is the sum of three parts, each for two axes:
 
 Scales, as the median of the horizontal error (for two normal axes 1.18 sigma), next to what was measured:
 
-==============  ========  =========================================================================
-surroundings    median    published
-==============  ========  =========================================================================
-open            about 4   GPS.gov: phones under open sky within 4.9 m (68 % read here as sigma 3.2)
-suburb          about 6   5.0 to 8.5 m static outdoors: Zandbergen and Barbeau, J. Navigation 64, 2011
-canyon          about 17  15 m mean in a built-up centre: Modsching, Kramer, ten Hagen, WPNC 2006
-house           about 12  8 to 20 m, by building: the authors' reading of the same studies
-Wi-Fi           about 70  74 m: Zandbergen, Transactions in GIS 13, 2009
-cell            about 600 600 m: the same
-==============  ========  =========================================================================
+==============  =========  =====================================================================
+surroundings    median     published
+==============  =========  =====================================================================
+open            about 4 m  GPS.gov: phones under open sky within 4.9 m (read as 68 %, sigma 3.2)
+suburb          about 6 m  5.0 to 8.5 m: Zandbergen and Barbeau, Journal of Navigation 64, 2011
+canyon          about 15   14 m, 95 % within 43 m, a wearable logger between tall buildings: Rainham
+                           and others, International Journal of Health Geographics 7:59, 2008
+Wi-Fi           about 70   74 m: Zandbergen, Transactions in GIS 13(s1), 2009
+cell            about 600  600 m: the same
+==============  =========  =====================================================================
 
-What an apartment or a big building does, how often a claim of accuracy lies, and how often jamming happens
-are the authors' choices; scenarios change them.
+What a house (about 12 m), an apartment or a big building does, how often a claim of accuracy lies, and how
+often jamming happens are the authors' choices; scenarios change some of them.
 """
 
 # ruff: noqa: PLR0917 (kernels take columns)

@@ -51,6 +51,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> Lived:
     writer.close()
     table = pq.read_table(path)
     track = {name: table[name].to_numpy(zero_copy_only=False) for name in table.column_names}
+    track["device_id"] = track["device_id"].astype("U6")
     stays = pq.read_table(path.with_suffix(".zones.parquet")).to_pylist()
     breaks = pq.read_table(path.with_suffix(".breaks.parquet")).to_pylist()
     return Lived(city, fleet, track, stays, breaks, samples, fleet.now_s * 1_000_000)
@@ -115,23 +116,21 @@ def test_stays_are_where_the_track_is(lived: Lived) -> None:
         )
     assert len(lived.stays) > 150
     checked = 0
-    for zone in lived.city.zones:
-        if zone.layer == "homes":
-            mine = lived.track["device_id"] == zone.id.removeprefix("home-")
-        else:
-            mine = np.ones(len(lived.track["lon"]), bool)
-        device, time_us = lived.track["device_id"][mine], lived.track["time_us"][mine]
-        distance = other_distance_m(zone, lived.track["lon"][mine], lived.track["lat"][mine])
-        for device_id in np.unique(device):
-            its = device == device_id
-            inside = np.zeros(its.sum(), bool)
+    for device_id in np.unique(lived.track["device_id"]):
+        mine = lived.track["device_id"] == device_id
+        time_us, lon, lat = (lived.track[name][mine] for name in ("time_us", "lon", "lat"))
+        for zone in lived.city.zones:
+            if zone.layer == "homes" and zone.id != f"home-{device_id}":
+                continue
+            distance = other_distance_m(zone, lon, lat)
+            inside = np.zeros(len(lon), bool)
             deepest = 0.0
             for from_us, to_us, deepest_m in stays.get((device_id, zone.id), []):
-                inside |= (time_us[its] >= from_us) & (time_us[its] <= to_us)
+                inside |= (time_us >= from_us) & (time_us <= to_us)
                 deepest = max(deepest, deepest_m)
-            clear = np.abs(distance[its]) > 0.2  # at the edge itself the centimetres decide
-            assert np.array_equal(inside[clear], (distance[its] < 0)[clear]), (device_id, zone.id)
-            assert deepest >= -distance[its].min() - 0.2
+            clear = np.abs(distance) > 0.2  # at the edge itself the centimetres decide
+            assert np.array_equal(inside[clear], (distance < 0)[clear]), (device_id, zone.id)
+            assert deepest >= -distance.min() - 0.2
             checked += int(inside.sum())
     assert checked > 10_000
 
