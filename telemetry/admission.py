@@ -284,6 +284,8 @@ def _enrolled(pings: Pings, roster_enrolled: Callable[[str, int], bool]) -> NDAr
     enrolled at all between, so two questions for each device usually do.
     """
     enrolled = np.zeros(len(pings), np.bool_)
+    if not len(pings):
+        return enrolled
     order = np.lexsort((pings.fix_time_us, pings.device))
     device, time_us = pings.device[order], pings.fix_time_us[order]
     starts = np.flatnonzero(np.diff(device, prepend=-1))

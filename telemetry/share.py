@@ -22,7 +22,7 @@ from telemetry.admission import Admission
 from telemetry.alerts.tracker import AlertTracker
 from telemetry.columns import Admitted, Batch, Messages, Reject, Tick
 from telemetry.pipeline import Work, nothing_admitted, run
-from telemetry.store import StaleEpoch, StoreUnavailable
+from telemetry.store import StoreError, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +43,7 @@ T = TypeVar("T")
 RECEIVE_WAIT_S: Final = 0.25  # how long an idle share waits for a message before it looks at the clock
 DRAIN_S: Final = 5.0  # at a stop, the longest time spent on what has been received already
 HISTORY_US: Final = 7 * 86_400 * 1_000_000  # the engine's horizon: older decisions stand
+MAX_SET_ASIDE: Final = 100  # messages that meet a bug, in one run, before the bug is held to be everywhere
 RETRY_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # between tries to commit; the last one repeats
 
 
@@ -88,12 +89,14 @@ class Share:
         self.metrics = metrics
         self.wake_notifier = wake_notifier
         self.problem: str | None = "the share is restoring its state"
+        self.failure: str | None = None  # why it ended by itself
         self.watermark_us = NO_TIME
         self._settings = settings
         self._store = store
         self._session = session
         self._stopping = threading.Event()
         self._new_rules: RulesVersion | None = None
+        self._set_aside_count = 0
 
     # --- restoring ------------------------------------------------------------------------------
 
@@ -231,10 +234,14 @@ class Share:
             self._save_snapshot()
         except Stopping:
             log.warning("stopped while the database was away; the broker keeps what was not committed")
-        except StaleEpoch as error:
-            log.error("this engine stops: %s", error)  # noqa: TRY400 - the message says it all
+        except StoreError as error:
+            self.failure = f"this engine stops: {error}"
+            log.error(self.failure)  # noqa: TRY400 - the message says it all
+        except Exception as error:
+            self.failure = f"this engine stops: {error!r}; the log has the traceback"
+            log.exception("the share ends")
         finally:
-            self.problem = "the share has stopped"
+            self.problem = self.failure or "the share has stopped"
 
     def stop(self) -> None:
         """Ask ``run`` to end; join its thread afterwards."""
@@ -304,35 +311,46 @@ class Share:
     # --- the unexpected -------------------------------------------------------------------------
 
     def _take(self, work: Work) -> None:
-        """Run the pipeline; halve a batch that meets a bug until the one bad message is set aside.
-
-        The state may be half moved when that happens, so it is brought back to the last commit first.
+        """Run the pipeline. What meets a bug is taken apart: rules, messages and time alone, messages by
+        halves, until the one bad message is set aside. The state may be half moved by then, so before that it is
+        brought back to the last commit.
         """
         try:
             run(self, work)
-        except (Stopping, StaleEpoch):
+        except (Stopping, StoreError):
             raise
         except Exception:
             self.metrics.failures.inc()
             log.exception("batch %d failed; restoring the state of the last commit", self.last_batch + 1)
             self._restore_after_failure()
-            if work.messages is None:
+            messages = work.messages
+            if messages is None:
                 return
-            n = len(work.messages)
+            if work.new_rules is not None:
+                self._take(Work(None, new_rules=work.new_rules))
+            n = len(messages)
             if n > 1:
-                self._take(
-                    Work(_part(work.messages, 0, n // 2, _no_acknowledgement), NO_TIME, work.new_rules)
-                )
-                self._take(Work(_part(work.messages, n // 2, n, _no_acknowledgement), work.tick_us))
+                self._take(Work(_part(messages, 0, n // 2)))
+                self._take(Work(_part(messages, n // 2, n)))
+            elif work.new_rules is None and work.tick is None:
+                self._set_aside(messages)
             else:
-                self._set_aside(work.messages)
-            work.messages.acknowledge()
+                self._take(Work(_part(messages, 0, 1)))
+            messages.acknowledge()
+            if work.tick is not None:
+                self._take(Work(None, work.tick))
 
     def _restore_after_failure(self) -> None:
         rules = RulesVersion(self.rules_version, self.ruleset, NO_TIME)
         self._patiently(lambda: self._restore(self._store.take_share(self.number), rules))
 
     def _set_aside(self, messages: Messages) -> None:
+        self._set_aside_count += 1
+        if self._set_aside_count > MAX_SET_ASIDE:
+            raise StoreError(
+                f"{MAX_SET_ASIDE} messages met unexpected errors, so this is no matter of single messages; "
+                "the rest stays with the broker: report the traceback in the log"
+            )
         reject = Reject(
             topic=messages.topics.names[messages.topic[0]],
             reason="internal_error",
@@ -359,8 +377,8 @@ def _no_acknowledgement() -> None:
     """A part of a batch: the whole is acknowledged once all parts are committed."""
 
 
-def _part(messages: Messages, begin: int, end: int, acknowledge: Callable[[], None]) -> Messages:
+def _part(messages: Messages, begin: int, end: int) -> Messages:
     columns: dict[str, Any] = {
         name: getattr(messages, name)[begin:end] for name in ("start", "stop", "topic", "received_time_us")
     }
-    return replace(messages, acknowledge=acknowledge, **columns)
+    return replace(messages, acknowledge=_no_acknowledgement, **columns)

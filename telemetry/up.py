@@ -135,7 +135,7 @@ class Up:
         broker = EmbeddedBroker(self.settings.data_dir, self.settings.mqtt_port, self._say)
         self._stack.callback(broker.stop)
         url = broker.start()
-        self._say(f"broker ready; its configuration is {broker.config_path}")
+        self._say(f"its configuration is {broker.config_path}")
         return url
 
     def _load_rules(self) -> RulesVersion:
@@ -224,6 +224,8 @@ class Up:
         )
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True)
         thread.start()
+        while not server.started and thread.is_alive():
+            time.sleep(0.01)
 
         def end() -> None:
             server.should_exit = True
