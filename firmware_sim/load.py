@@ -13,6 +13,8 @@ True
 from __future__ import annotations
 
 import dataclasses
+import sys
+import time
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -175,3 +177,27 @@ def warm() -> None:
         1,
         np.zeros(0, np.uint8),
     )
+
+
+def _measure(devices: int = 100_000, ticks: int = 20) -> None:
+    """Print how much load one core makes."""
+    for per_message in (1, 10):
+        load_of = Load(devices, per_message=per_message)
+        for _ in range(2 * per_message):
+            load_of.frames(load_of.step())
+        begun_s = time.process_time()
+        pings = messages = size = 0
+        for _ in range(ticks):
+            burst = load_of.step()
+            size += len(load_of.frames(burst))
+            pings += len(burst.records)
+            messages += len(burst.device)
+        spent_s = time.process_time() - begun_s
+        sys.stdout.write(
+            f"{per_message:2d} samples in a message: {pings / spent_s / 1e6:.2f} M pings/s, "
+            f"{messages / spent_s / 1e6:.2f} M messages/s, {size / spent_s / 1e6:.0f} MB/s\n"
+        )
+
+
+if __name__ == "__main__":
+    _measure()
