@@ -19,8 +19,9 @@ from telemetry.formats.notices import (
     decode_results,
     decode_statuses,
     decode_unknown,
+    pass_over,
 )
-from telemetry.mqtt.topics import CHECKINS, OVERSIZE, OWNTRACKS, PINGS, RESULTS, STATUS, UNKNOWN
+from telemetry.mqtt.topics import CHECKINS, ENGINE, OVERSIZE, OWNTRACKS, PINGS, RESULTS, STATUS, UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +44,7 @@ FORMATS: Final[dict[int, Callable[[Gathered, NDArray[np.intp]], None]]] = {
     RESULTS: decode_results,
     CHECKINS: decode_check_ins,
     OVERSIZE: decode_oversize,
+    ENGINE: pass_over,
     UNKNOWN: decode_unknown,
 }
 

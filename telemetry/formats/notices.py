@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 
     from telemetry.formats.gather import Gathered
 
-__all__ = ["decode_check_ins", "decode_oversize", "decode_results", "decode_statuses", "decode_unknown"]
+__all__ = [
+    "decode_check_ins",
+    "decode_oversize",
+    "decode_results",
+    "decode_statuses",
+    "decode_unknown",
+    "pass_over",
+]
 
 _State = Literal["online", "offline"]
 
@@ -115,3 +122,7 @@ def decode_unknown(found: Gathered, index: NDArray[np.intp]) -> None:
     for m in index.tolist():
         detail = "the topic names no device or kind, as {root}/{lane}/{device}/pings does"
         found.reject(m, "unknown_topic", detail)
+
+
+def pass_over(_found: Gathered, _index: NDArray[np.intp]) -> None:
+    """What an engine says of itself is not for an engine."""

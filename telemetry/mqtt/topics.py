@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHECKINS",
+    "ENGINE",
     "OVERSIZE",
     "OWNTRACKS",
     "PINGS",
@@ -38,6 +39,7 @@ STATUS: Final = 2
 RESULTS: Final = 3
 CHECKINS: Final = 4
 OWNTRACKS: Final = 5
+ENGINE: Final = 7  # an engine's own heartbeat, which the filter for devices' status matches as well
 OVERSIZE: Final = 6  # stands in for a message that was too large to take in, see telemetry.mqtt.oversize
 
 _LEAVES: Final = {"pings": PINGS, "status": STATUS, "results": RESULTS, "checkins": CHECKINS}
@@ -159,6 +161,8 @@ class Topics:
             device_id, _, leaf = rest.partition("/")
             if _LANE.fullmatch(lane) and is_device_id(device_id) and leaf in _LEAVES:
                 return _LEAVES[leaf], device_id
+            if lane == "engine" and leaf == "status":
+                return ENGINE, None
         levels = name.split("/")
         if len(levels) == 3 and levels[0] == _OWNTRACKS_ROOT:
             device_id = f"{levels[1]}-{levels[2]}"
