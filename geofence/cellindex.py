@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from geofence._kernels import lists as packing
 from geofence._kernels import raster
 from geofence._kernels.cover import cover
+from geofence._kernels.walk import walk_tracks
 from geofence._kernels.lists import IS_GRID
 from geofence.pieces import NORTH, SOUTH
 from geofence.units import E7, HALF_TURN_E7, NO_FIX, QUARTER_TURN_E7
@@ -55,6 +56,11 @@ class CellIndex:
         """Bytes of memory."""
         return self.cells.nbytes + self.lists.nbytes
 
+    @property
+    def lookup(self) -> tuple[Any, ...]:
+        """What geofence._kernels.sides takes."""
+        return (self.cells, self.lists, *self.grid)
+
     @classmethod
     def of(cls, columns: ZoneColumns) -> CellIndex:
         """Build the index of zones."""
@@ -67,6 +73,26 @@ class CellIndex:
             found = self._with_alias(lon_e7, lat_e7, found)
         if self.columns.poles.any():
             found = self._at_poles(lat_e7, found)
+        return found
+
+    def candidates(
+        self,
+        lon_a: NDArray[np.int32],
+        lat_a: NDArray[np.int32],
+        lon_b: NDArray[np.int32],
+        lat_b: NDArray[np.int32],
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The zones that straight tracks may touch: track, zone; by track, then zone. Looks at the cells on the way."""
+        track, zone, used = walk_tracks(lon_a, lat_a, lon_b, lat_b, self.cells, self.lists, *self.grid)
+        key = np.unique(track[:used] * len(self.columns.is_area) + zone[:used])
+        at_pole = (np.abs(lat_a.astype(np.int64)) == QUARTER_TURN_E7) | (
+            np.abs(lat_b.astype(np.int64)) == QUARTER_TURN_E7
+        )
+        polar = np.flatnonzero(self.columns.poles)
+        if at_pole.any() and len(polar):
+            more = np.flatnonzero(at_pole)[:, None] * len(self.columns.is_area) + polar[None, :]
+            key = np.unique(np.concatenate([key, more.ravel()]))
+        found: tuple[NDArray[np.int64], NDArray[np.int64]] = np.divmod(key, max(1, len(self.columns.is_area)))
         return found
 
     def _cover(self, lon_e7: NDArray[np.int32], lat_e7: NDArray[np.int32]) -> NDArray[np.int64]:

@@ -151,11 +151,22 @@ class ZoneSet:
         lat_b: NDArray[np.int32],
     ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """The zones that each straight track a->b touches: track, zone; by track, then zone. All in 1e-7 degree."""
-        found: tuple[NDArray[np.int64], NDArray[np.int32]]
-        found = pairs.cross_zones(
-            *_int32(lon_a, lat_a, lon_b, lat_b), *self._columns.for_distance, self._columns.poles
+        lon_a, lat_a, lon_b, lat_b = _int32(lon_a, lat_a, lon_b, lat_b)
+        track, zone = self._index.candidates(lon_a, lat_a, lon_b, lat_b)
+        touch = np.empty(len(track), np.bool_)
+        pairs.tracks_touch(
+            lon_a,
+            lat_a,
+            lon_b,
+            lat_b,
+            track,
+            zone,
+            self._columns.for_distance,
+            self._columns.poles,
+            self._sides.lookup,
+            touch,
         )
-        return found
+        return track[touch], zone[touch].astype(np.int32)
 
     def with_zones(self, features: object) -> Self:
         """A set with more zones at its end. features: as for ``from_geojson``. An id may not be there already."""
@@ -193,7 +204,14 @@ class ZoneSet:
         metres = np.empty(len(zones), np.float64)
         mm = np.empty(len(zones), np.int32)
         pairs.pair_distances(
-            lon_e7, lat_e7, zones, *self._columns.for_distance, self._columns.poles, metres, mm
+            lon_e7,
+            lat_e7,
+            zones,
+            self._columns.for_distance,
+            self._columns.poles,
+            self._sides.lookup,
+            metres,
+            mm,
         )
         return metres, mm
 

@@ -11,15 +11,17 @@ from geofence._kernels.exact import OUTSIDE, locate, side
 from geofence._kernels.geodesy import arc_m, ecef, to_mm
 from geofence._kernels.lists import IS_GRID, IS_ZONE
 from geofence._kernels.raster import CIRCLE, COVER, EDGES
-from geofence._kernels.tree import nearest_chord
+from geofence._kernels.tree import STACK, nearest_chord
 
-__all__ = ["asked", "cover"]
+__all__ = ["cover"]
 
 BLOCK = 2048  # words of a block and its pings stay in the first-level cache between the two passes
 
 
 @njit(cache=True, nogil=True)
-def asked(x, y, zone, edges, zone_edge, is_area, reach_mm, pieces, zone_piece, spheres, levels, zone_level):
+def _asked(
+    x, y, zone, edges, zone_edge, is_area, reach_mm, pieces, zone_piece, spheres, levels, zone_level, scratch
+):
     """Whether a zone covers a position, answered from the zone's own columns."""
     if is_area[zone] and locate(edges, zone_edge[zone], zone_edge[zone + 1], x, y) != OUTSIDE:
         return True
@@ -41,6 +43,7 @@ def asked(x, y, zone, edges, zone_edge, is_area, reach_mm, pieces, zone_piece, s
         py,
         pz,
         reach / 1000.0 + 1.0,
+        scratch,
     )
     return chord < math.inf and to_mm(arc_m(chord)) <= reach
 
@@ -114,6 +117,7 @@ def cover(
     used = 0
     word = np.empty(BLOCK, np.int32)
     ping = np.empty(BLOCK, np.int32)
+    scratch = np.empty((STACK, 3), np.float64)
     for start in range(0, n, BLOCK):
         stop = min(start + BLOCK, n)
         # First pass: one word for each ping, those of no zone dropped without a branch.
@@ -177,7 +181,7 @@ def cover(
                     hit = to_mm(arc_m(math.sqrt(d2))) <= lists[at + 2]
                     at += 3
                 else:
-                    hit = asked(
+                    hit = _asked(
                         x,
                         y,
                         head >> 2,
@@ -190,6 +194,7 @@ def cover(
                         spheres,
                         levels,
                         zone_level,
+                        scratch,
                     )
                 found[0, used] = first_ping + i
                 found[1, used] = head >> 2

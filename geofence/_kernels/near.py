@@ -18,7 +18,7 @@ import math
 import numpy as np
 from numba import njit
 
-from geofence._kernels.exact import BOUNDARY, INSIDE, OUTSIDE
+from geofence._kernels.exact import OUTSIDE
 from geofence._kernels.geodesy import (
     E2,
     RADIANS_PER_E7,
@@ -44,9 +44,10 @@ from geofence._kernels.raster import (
     room2,
     write_entry,
 )
-from geofence._kernels.tree import FANOUT, nearest_chord, sphere_bound
+from geofence._kernels.sides import side_from_index
+from geofence._kernels.tree import FANOUT, STACK, nearest_chord, sphere_bound
 
-__all__ = ["near", "pack_near", "rasterise_near", "side_from_index"]
+__all__ = ["near", "pack_near", "rasterise_near"]
 
 PIECES = 0
 TREE = 3
@@ -58,64 +59,6 @@ HALF_TURN = 1_800_000_000
 ALIAS_FROM = 1_460_000_000
 EARTH_M = 6_335_000.0  # the smallest radius of curvature
 SATURATED_MM = 2_000_000_000
-
-
-@njit(cache=True, nogil=True)
-def _side_at(zone, x, y, cells, lists, kx, ky, col0, row0, cols, rows):
-    col = (x >> kx) - col0
-    row = (y >> ky) - row0
-    if col < 0 or col >= cols or row < 0 or row >= rows:
-        return OUTSIDE
-    w = cells[row * cols + col]
-    while w & 3 == IS_GRID:
-        g = w >> 2
-        col = (x >> lists[g + 1]) & ((1 << lists[g + 3]) - 1)
-        row = (y >> lists[g + 2]) & ((1 << lists[g + 4]) - 1)
-        w = cells[lists[g] + (row << lists[g + 3]) + col]
-    if w == 0:
-        return OUTSIDE
-    if w & 3 == IS_ZONE:
-        return INSIDE if w >> 2 == zone else OUTSIDE
-    at = w >> 2
-    count = lists[at]
-    at += 1
-    for _ in range(count):
-        head = lists[at]
-        kind = head & 3
-        at += 1
-        if head >> 2 == zone:
-            if kind == COVER:
-                return INSIDE
-            if kind == EDGES:
-                return _state(lists, at, x, y)
-            return -1
-        if kind == EDGES:
-            at += 3 + 4 * (lists[at] >> 1)
-        elif kind == CIRCLE:
-            at += 3
-    return OUTSIDE
-
-
-@njit(cache=True, nogil=True)
-def _state(lists, at, x, y):
-    """reference_state() of the edges in a list."""
-    count = lists[at] >> 1
-    edges = lists[at + 3 : at + 3 + 4 * count].reshape(count, 4)
-    pool = np.arange(count)
-    return reference_state(edges, pool, 0, count, int(lists[at + 1]), int(lists[at + 2]), lists[at] & 1, x, y)
-
-
-@njit(cache=True, nogil=True)
-def side_from_index(zone, x, y, cells, lists, kx, ky, col0, row0, cols, rows):
-    """OUTSIDE, BOUNDARY or INSIDE of a polygon, from a cell index without buffers; -1: it must be asked.
-
-    A position past +-146 degrees is looked up under its other longitude as well.
-    """
-    found = _side_at(zone, x, y, cells, lists, kx, ky, col0, row0, cols, rows)
-    if found == OUTSIDE and abs(x) >= ALIAS_FROM:
-        other = x - FULL_TURN if x > 0 else x + FULL_TURN
-        found = _side_at(zone, other, y, cells, lists, kx, ky, col0, row0, cols, rows)
-    return found
 
 
 @njit(cache=True, nogil=True)
@@ -155,6 +98,7 @@ def rasterise_near(
     pool = np.empty(4096, np.int32)
     pool_used = 0
     stack = np.empty((256, 5), np.int64)
+    scratch = np.empty((STACK, 3), np.float64)
     for s in range(len(zones)):
         zone = zones[s]
         limit = chord_of_arc_m((reach_mm[zone] + limit_mm) / 1000.0)
@@ -205,6 +149,7 @@ def rasterise_near(
                     py,
                     pz,
                     limit + extent + SLACK_M,
+                    scratch,
                 )
                 if chord == math.inf:
                     if not is_area[zone]:
@@ -263,6 +208,7 @@ def rasterise_near(
                     py,
                     pz,
                     math.inf,
+                    scratch,
                 )
             pool = room1(pool, pool_used, MAX_PIECES)
             count = _gather(
@@ -401,6 +347,7 @@ def near(
     out_mm = np.empty(room, np.int32)
     used = 0
     planar = np.empty(MAX_PIECES, np.float64)
+    scratch = np.empty((STACK, 3), np.float64)
     k_inside = 0
     n_inside = inside.shape[1]
     for i in range(n):
@@ -531,6 +478,7 @@ def near(
                     py,
                     pz,
                     math.inf if within else far_m,
+                    scratch,
                 )
                 if chord == math.inf:
                     continue
@@ -553,6 +501,3 @@ def _longer(column, used, room):
     longer = np.empty(room, column.dtype)
     longer[:used] = column[:used]
     return longer
-
-
-assert BOUNDARY == 1

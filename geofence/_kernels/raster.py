@@ -20,7 +20,7 @@ from numba import njit
 
 from geofence._kernels.exact import BOUNDARY, INSIDE, side
 from geofence._kernels.geodesy import RADIANS_PER_E7, chord_of_arc_m, ecef
-from geofence._kernels.tree import nearest_chord
+from geofence._kernels.tree import STACK, nearest_chord
 
 __all__ = [
     "ASK",
@@ -335,6 +335,7 @@ def rasterise_reaches(
     entries = np.empty((1024, ENTRY_COLUMNS), np.int64)
     used = 0
     stack = np.empty((256, 4), np.int64)
+    scratch = np.empty((STACK, 3), np.float64)
     for s in range(len(zones)):
         zone = zones[s]
         reach = chord_of_arc_m(reach_mm[zone] / 1000.0)
@@ -373,6 +374,7 @@ def rasterise_reaches(
                 py,
                 pz,
                 reach + extent + SLACK_M,
+                scratch,
             )
             if chord > reach + extent + SLACK_M:
                 continue

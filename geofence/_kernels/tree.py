@@ -18,9 +18,10 @@ from numba import njit
 
 from geofence._kernels.geodesy import RADIANS_PER_E7, chord_to_piece2, ecef
 
-__all__ = ["FANOUT", "build_spheres", "nearest_chord", "sphere_bound"]
+__all__ = ["FANOUT", "STACK", "build_spheres", "nearest_chord", "sphere_bound"]
 
 FANOUT = 8
+STACK = FANOUT * 12  # 12 levels of 8 hold 6.9e10 pieces
 MAX_RADIUS_M = 6_400_000.0  # no radius of curvature of the ellipsoid is larger
 SLACK_M = 1e-6  # far above the rounding of a chord (1e-9 m)
 
@@ -115,12 +116,15 @@ def sphere_bound(spheres, i, px, py, pz):
 
 
 @njit(cache=True, nogil=True)
-def nearest_chord(pieces, first, last, spheres, levels, level_first, level_last, x, y, px, py, pz, limit):
+def nearest_chord(
+    pieces, first, last, spheres, levels, level_first, level_last, x, y, px, py, pz, limit, stack
+):
     """The chord, metres, from a position to the nearest of a zone's pieces; infinite if all are farther than ``limit``.
 
     x, y, px, py, pz        : float64  the position, 1e-7 degree, and the same in space, metres
     first, last             : the zone's pieces
     level_first, level_last : zone_level[z], zone_level[z + 1]
+    stack                   : float64 (STACK, 3), scratch: a node, its height and its bound
     """
     best2 = limit * limit if limit < 1e9 else math.inf
     best = limit
@@ -133,21 +137,18 @@ def nearest_chord(pieces, first, last, spheres, levels, level_first, level_last,
         )
     if last == first:
         return math.inf
-    # Depth first, the nearest child on top. 12 levels of 8 hold 6.9e10 pieces.
-    node = np.empty(8 * 12, np.int64)
-    height = np.empty(8 * 12, np.int64)
-    bound = np.empty(8 * 12, np.float64)
+    # Depth first, the nearest child on top.
     top_level = level_last - 2 - level_first
-    node[0] = levels[level_first + top_level]
-    height[0] = top_level
-    bound[0] = 0.0
+    stack[0, 0] = levels[level_first + top_level]
+    stack[0, 1] = top_level
+    stack[0, 2] = 0.0
     depth = 1
     while depth > 0:
         depth -= 1
-        if bound[depth] > best:
+        if stack[depth, 2] > best:
             continue
-        h = height[depth]
-        i = node[depth]
+        h = int(stack[depth, 1])
+        i = int(stack[depth, 0])
         if h == 0:
             k = first + i - levels[level_first]
             d2 = chord_to_piece2(pieces[k, 0], pieces[k, 1], pieces[k, 2], pieces[k, 3], x, y, px, py, pz)
@@ -165,13 +166,13 @@ def nearest_chord(pieces, first, last, spheres, levels, level_first, level_last,
             if b > best:
                 continue
             at = depth
-            while at > base and bound[at - 1] < b:
-                node[at] = node[at - 1]
-                height[at] = height[at - 1]
-                bound[at] = bound[at - 1]
+            while at > base and stack[at - 1, 2] < b:
+                stack[at, 0] = stack[at - 1, 0]
+                stack[at, 1] = stack[at - 1, 1]
+                stack[at, 2] = stack[at - 1, 2]
                 at -= 1
-            node[at] = c
-            height[at] = h - 1
-            bound[at] = b
+            stack[at, 0] = c
+            stack[at, 1] = h - 1
+            stack[at, 2] = b
             depth += 1
     return best if found else math.inf

@@ -1,0 +1,118 @@
+"""The zones in the cells that straight tracks pass through."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from geofence._kernels.lists import IS_GRID, IS_ZONE
+from geofence._kernels.raster import CIRCLE, EDGES
+
+__all__ = ["walk_tracks"]
+
+MAX_LON = 2_140_000_000
+MAX_LAT = 900_000_000
+FULL_TURN = 3_600_000_000
+HALF_TURN = 1_800_000_000
+
+
+@njit(cache=True, nogil=True)
+def _add(track, zone, used, t, z):
+    if used == len(track):
+        longer = np.empty(2 * used, np.int64)
+        longer[:used] = track
+        track = longer
+        longer = np.empty(2 * used, np.int64)
+        longer[:used] = zone
+        zone = longer
+    track[used] = t
+    zone[used] = z
+    return track, zone, used + 1
+
+
+@njit(cache=True, nogil=True)
+def walk_tracks(ax, ay, bx, by, cells, lists, kx, ky, col0, row0, cols, rows):
+    """Candidates of tracks: int64 track, int64 zone, and how many are used; with repetitions, by track.
+
+    ax, ay, bx, by : int32 (t,)  the tracks' ends, 1e-7 degree; the short way round
+    others         : a cell index
+    """
+    track = np.empty(1024, np.int64)
+    zone = np.empty(1024, np.int64)
+    used = 0
+    stack = np.empty((4096, 6), np.int64)
+    for t in range(len(ax)):
+        x0 = int(ax[t])
+        y0 = int(ay[t])
+        x1 = int(bx[t])
+        y1 = int(by[t])
+        if max(abs(x0), abs(x1)) > MAX_LON or max(abs(y0), abs(y1)) > MAX_LAT:
+            continue
+        if x1 - x0 > HALF_TURN:
+            x1 -= FULL_TURN
+        elif x0 - x1 > HALF_TURN:
+            x1 += FULL_TURN
+        for turn in range(-1, 2):
+            u0 = x0 + turn * FULL_TURN
+            u1 = x1 + turn * FULL_TURN
+            if max(u0, u1) < -MAX_LON or min(u0, u1) > MAX_LON:
+                continue
+            # a grid to walk: its first cell, shifts, and its bounds in cells
+            stack[0] = (0, kx, ky, col0, row0, 0)
+            depth = 1
+            while depth > 0:
+                depth -= 1
+                base = stack[depth, 0]
+                gx = stack[depth, 1]
+                gy = stack[depth, 2]
+                gc = stack[depth, 3]
+                gr = stack[depth, 4]
+                width = cols
+                height = rows
+                if stack[depth, 5] != 0:
+                    g = stack[depth, 5]
+                    width = 1 << lists[g + 3]
+                    height = 1 << lists[g + 4]
+                south = min(y0, y1)
+                north = max(y0, y1)
+                for row in range(max((south >> gy) - gr, 0), min((north >> gy) - gr, height - 1) + 1):
+                    west = min(u0, u1)
+                    east = max(u0, u1)
+                    if y0 != y1:
+                        # the track's part in this row, one count wider on either side (products: see exact)
+                        low = max(south, (row + gr) << gy)
+                        high = min(north, (row + gr + 1) << gy)
+                        p = u0 + (u1 - u0) * (low - y0) // (y1 - y0)
+                        q = u0 + (u1 - u0) * (high - y0) // (y1 - y0)
+                        west = max(west, min(p, q) - 1)
+                        east = min(east, max(p, q) + 1)
+                    for col in range(max((west >> gx) - gc, 0), min((east >> gx) - gc, width - 1) + 1):
+                        w = cells[base + row * width + col]
+                        if w == 0:
+                            continue
+                        if w & 3 == IS_ZONE:
+                            track, zone, used = _add(track, zone, used, t, w >> 2)
+                        elif w & 3 == IS_GRID:
+                            g = w >> 2
+                            if depth < len(stack):
+                                stack[depth, 0] = lists[g]
+                                stack[depth, 1] = lists[g + 1]
+                                stack[depth, 2] = lists[g + 2]
+                                stack[depth, 3] = (col + gc) << lists[g + 3]
+                                stack[depth, 4] = (row + gr) << lists[g + 4]
+                                stack[depth, 5] = g
+                                depth += 1
+                        else:
+                            at = w >> 2
+                            count = lists[at]
+                            at += 1
+                            for _ in range(count):
+                                head = lists[at]
+                                kind = head & 3
+                                at += 1
+                                track, zone, used = _add(track, zone, used, t, head >> 2)
+                                if kind == EDGES:
+                                    at += 3 + 4 * (lists[at] >> 1)
+                                elif kind == CIRCLE:
+                                    at += 3
+    return track, zone, used
