@@ -87,7 +87,8 @@ class Sky:
     """What disturbs positions, beyond the errors of `gnss`."""
 
     error_scale: float = 1.0  # multiplies every GNSS error
-    overconfident: float = 0.0005  # share of fixes 150 to 250 m off that claim 2 to 5 m
+    # share of GNSS fixes 150 to 250 m off that claim 2 to 5 m: about one per device and month
+    overconfident: float = 2e-5
     dishonest_cell: float = 0.2  # share of cell fixes that claim a fifth of their error
     jamming: float = 0.005  # events per device and day
     spoofing: float = 0.001

@@ -3,6 +3,7 @@
 import json
 import struct
 from hashlib import blake2b, blake2s
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,6 +80,40 @@ def test_json_v1_keeps_what_is_known_and_leaves_out_the_rest(rows: list[tuple[in
             if name in got:
                 assert round(got[name] * scale) == value
         assert sum(STATUS_BITS[name] for name in got["status"]) == status & 255
+
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+FIELDS = ("speed_cmps", "heading_cdeg", "altitude_m", "status", "battery_pct", "satellites")
+
+
+def golden_records(name: str) -> tuple[dict, np.ndarray]:
+    """A golden frame's expected columns, and the records that a device would have to hold for it."""
+    expected = json.loads((GOLDEN / f"{name}.expected.json").read_text())
+    rows = np.zeros(len(expected["pings"]), RECORD)
+    for row, ping in zip(rows, expected["pings"], strict=True):
+        row["seq"], row["time_ms"] = ping["seq"], ping["fix_time_us"] // 1000
+        row["lat_e7"], row["lon_e7"] = ping["lat_e7"], ping["lon_e7"]
+        row["accuracy_dm"] = 65_535 if ping["accuracy_mm"] < 0 else ping["accuracy_mm"] // 100
+        for field in FIELDS:
+            row[field] = ping[field]
+    return expected, rows
+
+
+@pytest.mark.parametrize("name", ["binary_v1_fix", "binary_v1_tagged"])
+def test_our_binary_is_the_golden_frame(name: str) -> None:
+    expected, rows = golden_records(name)
+    frame = bytes.fromhex((GOLDEN / f"{name}.hex").read_text())
+    key = bytes.fromhex(expected["key"]) if "key" in expected else None
+    boot = expected["pings"][0]["boot"]
+    device_id = expected["topic"].split("/")[-2]
+    assert binary_v1(rows, kind=frame[3], boot=boot, device_id=device_id, key=key) == frame
+    assert topic("ringfence/v1", device_id, "pings") == expected["topic"]
+
+
+def test_our_json_says_what_the_golden_frame_says() -> None:
+    expected, rows = golden_records("json_v1_full")
+    golden = json.loads((GOLDEN / "json_v1_full.json").read_text())
+    assert json.loads(json_v1(rows, boot=expected["pings"][0]["boot"])) == golden
 
 
 def test_topics() -> None:
