@@ -122,10 +122,7 @@ class EmbeddedBroker:
         child, self._child = self._child, None
         if child is None:
             return
-        end(
-            lambda: [child.pid] if child.poll() is None else [],
-            ((signal.SIGTERM, STOP_S), (signal.SIGKILL, KILL_S)),
-        )
+        end([child.pid], ((signal.SIGTERM, STOP_S), (signal.SIGKILL, KILL_S)))
         child.wait()
 
     @property
@@ -182,14 +179,11 @@ class EmbeddedBroker:
             ) from error
 
     def _end_orphan(self) -> None:
-        def left() -> list[int]:
-            return pids_working_in(self.directory, PROGRAM, Owner.myself())
-
-        if left():
+        if orphans := pids_working_in(self.directory, PROGRAM, Owner.myself()):
             self._say("ending the broker that an earlier run left behind")
-            if not end(left, ((signal.SIGTERM, STOP_S), (signal.SIGKILL, KILL_S))):
+            if not end(orphans, ((signal.SIGTERM, STOP_S), (signal.SIGKILL, KILL_S))):
                 raise StartError(
-                    f"process {left()} of an earlier run still uses {self.directory} and can't be ended "
+                    f"process {orphans[0]} of an earlier run still uses {self.directory} and can't be ended "
                     "(a disk that hangs?); end it, then start again"
                 )
 

@@ -8,6 +8,7 @@ PostgreSQL recovers by itself from whatever was killed.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
 import shutil
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from telemetry.services.datadir import prepare_data_dir, write_private
-from telemetry.services.errors import ClusterVersionError, StartError
+from telemetry.services.errors import ClusterVersionError, DataDirInUse, StartError
 from telemetry.services.postgres_home import SOCKET_PORT, Home, find_home, make_socket_dir, usable_binaries
 from telemetry.services.processes import bare_environment, end, pids_working_in, run_as, wait_until
 
@@ -78,6 +79,7 @@ class EmbeddedPostgres:
         self._child: subprocess.Popen[bytes] | None = None
         self._home: Home | None = None
         self._socket_dir: Path | None = None
+        self._hold_fd: int | None = None
 
     def start(self) -> str:
         """Make the database when it is missing, start it, and give its URL once it takes connections.
@@ -89,6 +91,7 @@ class EmbeddedPostgres:
         began_s = time.monotonic()
         self.data_dir = prepare_data_dir(self.data_dir)
         home = self._home = find_home(self.data_dir, self._say)
+        self._hold(home)
         binaries = usable_binaries(home, self._say)
         self._end_orphan()
         if not self.cluster.exists():
@@ -109,14 +112,19 @@ class EmbeddedPostgres:
     def stop(self) -> None:
         """End the server: fast, then without a checkpoint, then by force. Twice is fine."""
         child, self._child = self._child, None
-        if child is None:
-            return
+        if child is not None:
+            self._end_child(child)
+        if self._hold_fd is not None:
+            os.close(self._hold_fd)
+            self._hold_fd = None
+
+    def _end_child(self, child: subprocess.Popen[bytes]) -> None:
         steps = (
             (signal.SIGINT, STOP_FAST_S),
             (signal.SIGQUIT, STOP_IMMEDIATE_S),
             (signal.SIGKILL, STOP_KILL_S),
         )
-        end(lambda: [child.pid] if child.poll() is None else [], steps)
+        end([child.pid], steps)
         child.wait()
         self._end_orphan()  # after SIGKILL the server's own children may take a moment to notice
         if self._socket_dir is not None and self._socket_dir.parent != self.home.directory:
@@ -150,6 +158,23 @@ class EmbeddedPostgres:
     def pid(self) -> int | None:
         """The postmaster's pid while it runs."""
         return self._child.pid if self._child is not None and self._child.poll() is None else None
+
+    def _hold(self, home: Home) -> None:
+        """Hold the home as DataDirLock holds the data directory, of which a copy may name the same home."""
+        if self._hold_fd is not None:
+            return
+        fd = os.open(home.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(fd)
+            raise DataDirInUse(
+                f"the database directory {home.directory} is in use by another ringfence up, whose data "
+                f"directory is not {self.data_dir}; stop that one, or give another --data-dir "
+                "(a data directory can't be copied without its database: use pg_dump)",
+                pid=None,
+            ) from error
+        self._hold_fd = fd
 
     # --- the cluster ------------------------------------------------------------------------------
 
@@ -217,21 +242,24 @@ class EmbeddedPostgres:
         if not self.cluster.exists():
             return
 
-        def left() -> list[int]:
-            return pids_working_in(self.cluster, "postgres", owner)
-
         pid_file = self.cluster / "postmaster.pid"
-        if left():
+        if orphans := pids_working_in(self.cluster, "postgres", owner):
             self._say("ending the database server that an earlier run left behind")
+            # The postmaster alone understands a fast shutdown, and ends its children.
             postmaster = _first_line_number(pid_file)
-            # The postmaster alone understands a fast shutdown; without it its children end by themselves.
             end(
-                lambda: [pid for pid in left() if pid == postmaster],
-                ((signal.SIGINT, STOP_FAST_S), (signal.SIGQUIT, STOP_IMMEDIATE_S)),
+                [pid for pid in orphans if pid == postmaster],
+                (
+                    (signal.SIGINT, STOP_FAST_S),
+                    (signal.SIGQUIT, STOP_IMMEDIATE_S),
+                    (signal.SIGKILL, STOP_KILL_S),
+                ),
             )
-            if not end(left, ((signal.SIGQUIT, STOP_IMMEDIATE_S), (signal.SIGKILL, STOP_KILL_S))):
+            # Without a postmaster its children end by themselves, unless they hang.
+            orphans = pids_working_in(self.cluster, "postgres", owner)
+            if not end(orphans, ((signal.SIGQUIT, STOP_IMMEDIATE_S), (signal.SIGKILL, STOP_KILL_S))):
                 raise StartError(
-                    f"processes {left()} of an earlier run still use {self.cluster} and can't be ended "
+                    f"processes {orphans} of an earlier run still use {self.cluster} and can't be ended "
                     "(a disk that hangs?); end them, then start again"
                 )
         # Nothing works in the cluster, so the file is stale. PostgreSQL would trust it if its pid has been

@@ -64,7 +64,7 @@ def find_home(data_dir: Path, say: Callable[[str], None]) -> Home:
     home = _recorded(data_dir)
     if home is None:
         home = _new_home(data_dir)
-        write_private(data_dir / RECORD_NAME, _encode(home))
+        write_private(data_dir / RECORD_NAME, _encode(home, data_dir))
         if home.directory.parent != data_dir:
             say(f"database directory: {home.directory}, as {home.owner.name} can't reach {data_dir}")
     _check(home, data_dir)
@@ -81,9 +81,7 @@ def _recorded(data_dir: Path) -> Home | None:
         raise DataDirError(
             f"{path}: {error}; restore it from a backup, or give another --data-dir"
         ) from error
-    # A data directory that was moved or copied takes the home inside it along.
-    inside = data_dir / HOME_NAME
-    return msgspec.structs.replace(home, directory=inside) if inside.is_dir() else home
+    return msgspec.structs.replace(home, directory=data_dir / home.directory)
 
 
 def _check(home: Home, data_dir: Path) -> None:
@@ -103,6 +101,11 @@ def _check(home: Home, data_dir: Path) -> None:
         raise DataDirError(
             f"the database in {data_dir} belongs to {home.owner.name}, and this program runs as "
             f"{Owner.myself().name}; run it as {home.owner.name}, or give another --data-dir"
+        )
+    if home.drop and os.geteuid() == 0 and not _may_pass(home.owner, home.directory):
+        raise DataDirError(
+            f"{home.owner.name}, as whom the database runs, can't reach {home.directory}: a directory above "
+            "it is closed to others; let it be passed through (chmod o+x), or move the data directory"
         )
     if home.drop and os.geteuid() != 0:
         raise DataDirError(
@@ -251,7 +254,9 @@ def _is_private(found: os.stat_result, uid: int) -> bool:
     return stat.S_ISDIR(found.st_mode) and found.st_uid == uid and stat.S_IMODE(found.st_mode) == 0o700
 
 
-def _encode(home: Home) -> str:
+def _encode(home: Home, data_dir: Path) -> str:
+    if home.directory.parent == data_dir:  # said relative to it: a data directory that moves takes it along
+        home = msgspec.structs.replace(home, directory=Path(HOME_NAME))
     return msgspec.json.format(msgspec.json.encode(home, enc_hook=str)).decode() + "\n"
 
 

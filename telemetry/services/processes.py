@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 __all__ = ["Owner", "ProcessId", "end", "pids_working_in", "run_as", "wait_until"]
 
@@ -114,20 +114,20 @@ def pids_working_in(directory: Path, program: str, owner: Owner) -> list[int]:
     return [pid for pid, stat in stats if stat and stat.program == program and stat.state not in "ZX"]
 
 
-def end(pids: Callable[[], Sequence[int]], steps: Sequence[tuple[signal.Signals, float]]) -> bool:
-    """End processes: send each step's signal to what ``pids`` then gives and wait up to its seconds.
+def end(pids: Iterable[int], steps: Sequence[tuple[signal.Signals, float]]) -> bool:
+    """End these processes: send each step's signal to those that are left and wait up to its seconds.
 
-    Whether nothing is left.
+    Whether none is left. A process that takes over one of the pids meanwhile is not touched.
     """
+    left = [process for pid in pids if (process := ProcessId.of(pid))]
     for number, wait_s in steps:
-        if not (targets := pids()):
+        for process in left:
+            if process.runs():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, number)
+        if wait_until(lambda: not any(process.runs() for process in left), wait_s):
             return True
-        for pid in targets:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
-        if wait_until(lambda: not pids(), wait_s):
-            return True
-    return not pids()
+    return False
 
 
 def wait_until(done: Callable[[], bool], timeout_s: float) -> bool:

@@ -32,7 +32,10 @@ def forget(data_dir: Path) -> None:
     homes = [data_dir]
     with suppress(FileNotFoundError):
         record = (data_dir / "postgres.json").read_bytes()
-        home = msgspec.json.decode(record, type=Home, dec_hook=lambda kind, value: kind(value)).directory
+        home = (
+            data_dir
+            / msgspec.json.decode(record, type=Home, dec_hook=lambda kind, value: kind(value)).directory
+        )
         homes += [] if home.is_relative_to(data_dir) else [home]
     for pid in pids_inside(homes):
         with suppress(ProcessLookupError):

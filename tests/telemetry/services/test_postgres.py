@@ -12,7 +12,14 @@ from urllib.parse import parse_qs, urlsplit
 import psycopg
 import pytest
 
-from telemetry.services import ClusterVersionError, EmbeddedPostgres, StartError, postgres, postgres_home
+from telemetry.services import (
+    ClusterVersionError,
+    DataDirInUse,
+    EmbeddedPostgres,
+    StartError,
+    postgres,
+    postgres_home,
+)
 from telemetry.services.processes import ProcessId, run_as, wait_until
 from tests.telemetry.services.services_helpers import forget, listening_on, pids_inside
 
@@ -21,8 +28,8 @@ AttemptAs = Callable[[Callable[[], object]], str]
 
 
 @pytest.fixture
-def server(data_dir: Path) -> Iterator[EmbeddedPostgres]:
-    server = EmbeddedPostgres(data_dir)
+def server(made_data_dir: Path) -> Iterator[EmbeddedPostgres]:
+    server = EmbeddedPostgres(made_data_dir)
     server.start()
     yield server
     server.stop()
@@ -135,9 +142,7 @@ def test_it_starts_after_all_of_it_was_killed_in_the_middle_of_writing(server: E
     for pid in pids_of(server):
         os.kill(pid, signal.SIGKILL)
     unfinished.close()
-    again = EmbeddedPostgres(server.data_dir)
-    assert remembered(again.start()) == [1]
-    again.stop()
+    assert remembered(server.start()) == [1]
 
 
 def test_an_orphan_is_ended_and_its_data_kept(data_dir: Path, killable_up) -> None:
@@ -313,6 +318,54 @@ def test_a_data_directory_that_its_user_can_not_reach(tmp_path: Path) -> None:
         assert pids_of(again) == []
     finally:
         forget(data_dir)
+
+
+@AS_ROOT
+def test_a_copied_data_directory_does_not_take_the_running_database(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)  # so that the database is elsewhere, and both copies name it
+    server = EmbeddedPostgres(tmp_path / "data")
+    try:
+        url = server.start()
+        shutil.copytree(server.data_dir, tmp_path / "copy")
+        with pytest.raises(DataDirInUse, match=r"is in use by another ringfence up.*--data-dir"):
+            EmbeddedPostgres(tmp_path / "copy").start()
+        assert ask(url, "SELECT 1") == 1
+        server.stop()
+    finally:
+        forget(tmp_path / "data")
+
+
+def test_a_moved_data_directory_takes_its_database_along(data_dir: Path) -> None:
+    server = EmbeddedPostgres(data_dir)
+    remember(server.start(), 1)
+    server.stop()
+    moved = data_dir.rename(data_dir.with_name("moved"))
+    server = EmbeddedPostgres(moved)
+    assert remembered(server.start()) == [1]
+    assert server.home.directory == moved / "postgres"
+    server.stop()
+
+
+@AS_ROOT
+def test_a_database_moved_out_of_its_users_reach_is_told(data_dir: Path, tmp_path: Path) -> None:
+    server = EmbeddedPostgres(data_dir)
+    server.start()
+    server.stop()
+    moved = shutil.move(data_dir, tmp_path / "moved")
+    with pytest.raises(postgres_home.DataDirError, match=r"can't reach .*chmod"):
+        EmbeddedPostgres(Path(moved)).start()
+
+
+def test_the_documented_backup_loads_again(server: EmbeddedPostgres, tmp_path: Path) -> None:
+    remember(server.url, 1)
+    programs = postgres_home.installed_binaries() / "bin"
+    dump = tmp_path / "ringfence.dump"
+    subprocess.run([programs / "pg_dump", "--format=custom", f"--file={dump}", server.url], check=True)
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE another")
+    another = server.url.replace("/ringfence?", "/another?")
+    subprocess.run([programs / "pg_restore", f"--dbname={another}", dump], check=True)
+    assert remembered(another) == [1]
 
 
 @AS_ROOT

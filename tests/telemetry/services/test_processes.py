@@ -62,12 +62,9 @@ def test_end_goes_on_to_the_next_signal_when_one_is_ignored(tmp_path: Path) -> N
     )
     assert wait_until(ready.exists, 5.0)
 
-    def left() -> list[int]:
-        return [stubborn.pid] if stubborn.poll() is None else []
-
     try:
-        assert not end(left, [(signal.SIGTERM, 0.2)])
-        assert end(left, [(signal.SIGTERM, 0.1), (signal.SIGKILL, 5.0)])
-        assert stubborn.returncode == -signal.SIGKILL
+        assert not end([stubborn.pid], [(signal.SIGTERM, 0.2)])
+        assert end([stubborn.pid], [(signal.SIGTERM, 0.1), (signal.SIGKILL, 5.0)])
+        assert stubborn.wait() == -signal.SIGKILL
     finally:
         os.killpg(stubborn.pid, signal.SIGKILL)
