@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from numba import njit
 
+from geofence._kernels.options import PLAIN
 from geofence._kernels.tables import LOG_ODDS, PPM, WEIGHT
 
 __all__ = ["CLIP", "DEEP", "NETWORK_CLIP", "confidence_ppm", "moved", "weight_of"]
@@ -20,7 +21,7 @@ SECOND_US = 1_000_000
 REPEATED = 10  # a network fix repeated to the digit weighs a tenth: it is a cache speaking
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def weight_of(elapsed_us, repeated):
     """How much of a fix is news, in 1/1024, so long after the last fix of its source."""
     second = elapsed_us // SECOND_US
@@ -33,13 +34,13 @@ def weight_of(elapsed_us, repeated):
     return weight // REPEATED if repeated else weight
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def _scaled(weight, log_odds):
     """weight * log_odds / 1024, rounded towards zero, so that both signs are treated alike."""
     return (weight * log_odds) // ONE if log_odds >= 0 else -((weight * -log_odds) // ONE)
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def moved(belief, said, wrong_mm, error_mm, weight, network):
     """The belief after one fix, and what its source has said of it in all.
 
@@ -70,7 +71,7 @@ def moved(belief, said, wrong_mm, error_mm, weight, network):
     return min(max(belief, -CLIP), CLIP), said
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def confidence_ppm(belief):
     """The probability that a log-odds stands for, in millionths."""
     at = min(max(belief, -CLIP), CLIP) + CLIP

@@ -1,5 +1,7 @@
 """Pings against rules: one device after the other, one ping after the other, each of its rules in turn.
 
+A call hands over every array of ``world``, ``said`` and ``batch`` (some 250 words), which costs more than most
+of what is done here; so the functions on the way of each ping are built into their caller (forceinline).
 Time alone acts through `advance`: it runs before each ping, and for devices whose hour has come in a tick.
 The words of docs/decisions.md are those of this module.
 """
@@ -10,6 +12,7 @@ from numba import njit
 
 from geofence._kernels.evidence import CLIP, confidence_ppm, moved, weight_of
 from geofence._kernels.fixes import FROM_NETWORK, FROZEN, HAS_FIX, JUMPED, NETWORK, TOO_GOOD, USED
+from geofence._kernels.options import PLAIN
 from geofence._kernels.stretch import (
     CHANGED,
     NOTHING,
@@ -54,7 +57,7 @@ BEACON_MM = -2  # a beacon in range is a fix two errors inside: all that one fix
 # --- violations ------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def _settle(
     world, said, d, duty, row, wrong, steady, since, zone, t, ppm, depth, depth_error, now, now_error, fixes
 ):
@@ -88,7 +91,7 @@ def _settle(
     return row
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def _settle_pair(world, said, d, duty, pair, rule, t, error_mm):
     """The violation of one zone of an `outside` rule."""
     if pair.state != WRONG and pair.open == NONE:
@@ -114,7 +117,7 @@ def _settle_pair(world, said, d, duty, pair, rule, t, error_mm):
     )
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN, forceinline=True)
 def _settle_inside(world, said, d, duty, rule, t, error_mm):
     """The violation of an `inside` rule: outside of every one of its zones. Returns whether that is so."""
     wrong, steady = True, True
@@ -160,7 +163,7 @@ def _settle_inside(world, said, d, duty, rule, t, error_mm):
     return wrong
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def _settle_condition(world, said, d, duty, t):
     """The violation of a rule about the device."""
     duty.open = _settle(
@@ -183,7 +186,7 @@ def _settle_condition(world, said, d, duty, t):
     )
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def _next_edge(world, duty, t):
     """When the duty's window changes next, after t."""
     begin, end = window_of(world, duty, t)
@@ -194,7 +197,7 @@ def _next_edge(world, duty, t):
 # --- time alone ------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def _check_in_due(world, duty, rule, t):
     """The next moment, after t, at which a window and its grace are over, of windows that begin at t or later."""
     begin, end = window_of(world, duty, t)
@@ -203,7 +206,7 @@ def _check_in_due(world, duty, rule, t):
     return min(end + rule.grace_us, world.clock[1]) if end < FAR_FUTURE else world.clock[1]
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def fire(world, said, d, duty, rule, t, error_mm):
     """What time t alone does to one duty; sets when it is due next."""
     if rule.kind == CONTACT and not duty.wrong:
@@ -238,7 +241,7 @@ def fire(world, said, d, duty, rule, t, error_mm):
     duty.due_us = _next_edge(world, duty, t)
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN, forceinline=True)
 def _has_room(world, said, d, hits):
     """Whether all that one ping or one deadline of this device can say fits."""
     row = world.devices[d]
@@ -254,7 +257,7 @@ def _has_room(world, said, d, hits):
     )
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def _advance(world, said, d, limit_us):
     """Let time act on device d up to limit_us, included. False: no room to say it all; call again."""
     row = world.devices[d]
@@ -286,7 +289,7 @@ def _advance(world, said, d, limit_us):
     return True
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN, forceinline=True)
 def rest(world, d):
     """Note when the device is due next."""
     row = world.devices[d]
@@ -296,7 +299,7 @@ def rest(world, d):
     world.due_us[d] = due
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def advance_due(world, said, which, start, limit_us):
     """Let time act on many devices.
 
@@ -309,7 +312,7 @@ def advance_due(world, said, which, start, limit_us):
     return len(which)
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def begin_check_ins(world, d, t):
     """From t on, check-ins are expected of device d."""
     row = world.devices[d]
@@ -324,7 +327,7 @@ def begin_check_ins(world, d, t):
 # --- one ping --------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def _cross(said, batch, i, d, duty, rule, pair, bound_mm, distance_mm, sure, breaks):
     """Note that the track may have passed through the pair's zone."""
     if not sure and pair.last_mm + distance_mm > bound_mm:
@@ -342,19 +345,19 @@ def _cross(said, batch, i, d, duty, rule, pair, bound_mm, distance_mm, sure, bre
     said.count[2] = k + 1
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def _in_force(world, duty, t):
     begin, _ = window_of(world, duty, t)
     return begin <= t
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def _outside(pair, rule):
     """Whether the pair's state is that the wearer is outside, and the last fix was."""
     return pair.last_mm > 0 and ((pair.state != WRONG) == (rule.sense > 0))
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN, forceinline=True)
 def _judge_own(world, said, batch, i, d, duty, rule, base):
     """The private zones of one duty at ping i."""
     row = world.devices[d]
@@ -413,7 +416,7 @@ def _judge_own(world, said, batch, i, d, duty, rule, base):
         if found != NOTHING:
             alone = rule.kind != INSIDE or others - (before != WRONG) == 0
             say(world, said, d, duty, pair, rule, found, before, alone, distance_mm, t)
-        if rule.kind == OUTSIDE:
+        if rule.kind == OUTSIDE and (pair.state == WRONG or pair.open != NONE):
             _settle_pair(world, said, d, duty, pair, rule, t, error_mm)
         any_wrong = any_wrong or pair.state == WRONG
     if rule.kind == INSIDE:
@@ -422,7 +425,7 @@ def _judge_own(world, said, batch, i, d, duty, rule, base):
         duty.due_us = _next_edge(world, duty, t) if any_wrong else FAR_FUTURE
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def _binds(world, zone, rule):
     """Whether a chained rule is about this zone."""
     for k in range(world.zone_start[zone], world.zone_start[zone + 1]):
@@ -431,7 +434,7 @@ def _binds(world, zone, rule):
     return False
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def _records(world, d, duty_index, zone):
     """Whether no earlier rule of the device writes this zone's transitions."""
     row = world.devices[d]
@@ -450,7 +453,7 @@ def _records(world, d, duty_index, zone):
     return 1
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def _take_pair(world):
     k = world.free[0]
     if k != NONE:
@@ -461,7 +464,7 @@ def _take_pair(world):
     return k
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def _bring_into_reach(world, batch, i, d, u, duty, rule, stamp):
     """Stamp the chained pairs that ping i has in reach with their distance; make those that are new."""
     row = world.devices[d]
@@ -494,7 +497,7 @@ def _bring_into_reach(world, batch, i, d, u, duty, rule, stamp):
         world.pairs[p].stamp_mm = batch.hit_mm[h]
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN, forceinline=True)
 def _judge_chained(world, said, batch, i, d, u, duty, rule):
     """The zones in reach of one duty at ping i."""
     if not batch.bits[i] & USED:
@@ -504,7 +507,8 @@ def _judge_chained(world, said, batch, i, d, u, duty, rule):
     error_mm = batch.error_mm[i]
     source = (batch.status[i] >> 8) & 3
     far, far_wifi, far_cell = _far_after(row, error_mm, batch.weight[i], source)
-    _bring_into_reach(world, batch, i, d, u, duty, rule, i)
+    if batch.hit_start[i] < batch.hit_start[i + 1]:
+        _bring_into_reach(world, batch, i, d, u, duty, rule, i)
     track = batch.gap_us[i] > 0 and batch.gap_us[i] <= rule.cross_us
     track = track and not batch.bits[i] & (NETWORK | FROM_NETWORK)
     if track:
@@ -552,7 +556,7 @@ def _judge_chained(world, said, batch, i, d, u, duty, rule):
         pair.last_mm = distance_mm
         if found != NOTHING:
             say(world, said, d, duty, pair, rule, found, before, True, distance_mm, t)
-        if rule.kind == OUTSIDE:
+        if rule.kind == OUTSIDE and (pair.state == WRONG or pair.open != NONE):
             _settle_pair(world, said, d, duty, pair, rule, t, error_mm)
         any_wrong = any_wrong or pair.state == WRONG
         if (
@@ -579,7 +583,7 @@ def _judge_chained(world, said, batch, i, d, u, duty, rule):
         duty.due_us = _next_edge(world, duty, t) if any_wrong else FAR_FUTURE
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN, forceinline=True)
 def _far_after(row, error_mm, weight, source):
     """What a fix says of a zone that it does not reach: belief, and its network parts."""
     said = row.far_wifi if source == 1 else row.far_cell
@@ -588,7 +592,7 @@ def _far_after(row, error_mm, weight, source):
     return far, said if source == 1 else row.far_wifi, said if source == 2 else row.far_cell
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN, forceinline=True)
 def _judge_condition(world, said, batch, i, d, duty, rule):
     """A rule about the device at ping i."""
     row = world.devices[d]
@@ -644,7 +648,7 @@ def _judge_condition(world, said, batch, i, d, duty, rule):
     duty.due_us = silent_until(world, t, rule.within_us) if rule.kind == CONTACT else FAR_FUTURE
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def judge(world, said, batch, start):
     """Judge the pings from ``start`` on; returns the first that was not judged for want of room, else n."""
     n = len(batch.device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from numba import njit
 
 from geofence._kernels.evidence import CLIP, confidence_ppm, moved
+from geofence._kernels.options import PLAIN
 from geofence._kernels.world import NO_TIME, NONE, fill_row, transition, window_of
 
 __all__ = ["RIGHT", "UNKNOWN", "WRONG", "blank_pair", "follow", "reach_of", "say", "tell", "wrong_mm"]
@@ -22,7 +23,7 @@ CHANGE_HELD_BACK = 5
 NO_ERROR = -1
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def reach_of(error_mm):
     """How far past its line, on the lawful side, a zone is measured for a fix of this error, mm.
 
@@ -34,7 +35,7 @@ def reach_of(error_mm):
     return 500_000 if error_mm <= 100_000 else 2_000_000
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def blank_pair(pair, zone):
     """Nothing is known of this zone."""
     pair.zone = zone
@@ -56,13 +57,13 @@ def blank_pair(pair, zone):
     pair.stamp = NONE
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def wrong_mm(rule, distance_mm):
     """How far past the rule's line a signed distance to the zone is; positive on the wrong side."""
     return rule.offset_mm - distance_mm if rule.sense > 0 else distance_mm + rule.offset_mm
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def tell(pair, rule, wrong, error_mm, weight, source):
     """Move the pair's belief by one fix; ``wrong`` in mm past the line."""
     if rule.sense > 0:
@@ -80,7 +81,7 @@ def tell(pair, rule, wrong, error_mm, weight, source):
     pair.belief = belief
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def follow(pair, rule, wrong, error_mm, t):
     """Follow the stretch after the belief moved: NOTHING, or CHANGED and HELD_BACK as bits.
 
@@ -135,7 +136,7 @@ def follow(pair, rule, wrong, error_mm, t):
     return NOTHING
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def say(world, said, d, duty, pair, rule, found, before, alone, distance_mm, t):
     """Say what `follow` found: a near violation that was held back, a transition.
 

@@ -6,6 +6,8 @@ from collections import namedtuple
 
 from numba import njit
 
+from geofence._kernels.options import PLAIN
+
 __all__ = [
     "FAR_FUTURE",
     "NONE",
@@ -58,7 +60,7 @@ Batch = namedtuple(
 )
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def _window_at(world, calendar, t):
     start, stop = world.cal_start[calendar], world.cal_start[calendar + 1]
     low, high = start, stop
@@ -75,7 +77,7 @@ def _window_at(world, calendar, t):
     return world.edges[low], world.edges[low + 1]
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def window_of(world, duty, t):
     """The window of a duty that holds t, else the next one: (begin, end). FAR_FUTURE twice: none."""
     begin, end = _window_at(world, duty.calendar, t)
@@ -84,7 +86,7 @@ def window_of(world, duty, t):
     return begin, min(end, duty.until_us)
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def silent_until(world, last_us, within_us):
     """When a device last heard at last_us has been silent for within_us; time when nobody listened is left out."""
     due = last_us + within_us
@@ -96,7 +98,7 @@ def silent_until(world, last_us, within_us):
     return due
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def write_row(said, row, change, at_us):
     """Say a violation's row; at_us is the time of what it says, for the order."""
     k = said.count[0]
@@ -106,7 +108,7 @@ def write_row(said, row, change, at_us):
     said.count[0] = k + 1
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def fill_row(row, d, rule, severity, zone, opened_us, confirmed_us, ppm, depth_mm, depth_error_mm, fixes):
     """Set every field of a VIOLATION row; the id is given later, from what the row says."""
     row.violation_id = 0
@@ -127,7 +129,7 @@ def fill_row(row, d, rule, severity, zone, opened_us, confirmed_us, ppm, depth_m
     row.supersedes = 0
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def open_row(world, said, d, rule, zone, opened_us, confirmed_us, ppm, depth_mm, depth_error_mm, fixes):
     """Open a violation, say so, and give the row of ``opens`` that holds it."""
     k = world.free[1]
@@ -154,7 +156,7 @@ def open_row(world, said, d, rule, zone, opened_us, confirmed_us, ppm, depth_mm,
     return k
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def close_row(world, said, k, closed_us, at_us):
     """Close the violation in row k, say so, and free the row."""
     row = world.opens[k]
@@ -166,7 +168,7 @@ def close_row(world, said, k, closed_us, at_us):
     world.free[1] = k
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def transition(said, d, zone, kind, flags, time_us, confirmed_us, distance_mm, ppm):
     """Say a transition."""
     k = said.count[1]
