@@ -13,7 +13,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from telemetry.services.state import RunningUp, read_state
 
@@ -211,7 +211,7 @@ def _embedded_database() -> Check:
 
 def _database(url: str) -> Iterator[Check]:
     """Connect and ask: version, clock, extension, schema, and whether it can be written."""
-    from telemetry.store.connect import connect  # noqa: PLC0415
+    from telemetry.store.connect import connect, shown  # noqa: PLC0415
     from telemetry.store.errors import StoreError, translated  # noqa: PLC0415
     from telemetry.store.schema import VERSION, layout_of  # noqa: PLC0415
 
@@ -222,7 +222,7 @@ def _database(url: str) -> Iterator[Check]:
             assert row is not None
             about = _About(*row)
             off_s = time.time() - about.clock_s
-            yield Check(checked, ok=True, detail=f"{_shown(url)}: PostgreSQL {about.version}, connected")
+            yield Check(checked, ok=True, detail=f"{shown(url)}: PostgreSQL {about.version}, connected")
 
             checked = "database clock"
             ok = abs(off_s) <= MAX_CLOCK_OFF_S
@@ -335,10 +335,9 @@ def _nearest_directory(path: Path) -> Path:
 
 
 def _shown(url: str) -> str:
-    """The URL as it may be printed: without password and options."""
+    """The broker's URL as it may be printed: without password."""
     parts = urlsplit(url)
-    place = parts.netloc.rpartition("@")[2] or dict(parse_qsl(parts.query)).get("host", "")
-    return f"{parts.scheme}://{place}{parts.path}"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def _span(seconds: float) -> str:
