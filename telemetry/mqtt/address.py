@@ -87,9 +87,9 @@ def connect_error(address: BrokerAddress, error: OSError | UnicodeError) -> Mqtt
             f"{where} shows a certificate that is not trusted ({error.verify_message}); give the file of the "
             "authority that signed it (mqtt_ca), or the host name that stands in the certificate"
         )
-    if isinstance(error, ssl.SSLError):
+    if isinstance(error, ssl.SSLError) or (address.tls and isinstance(error, ConnectionResetError)):
         return MqttError(
-            f"{where} does not speak TLS on port {address.port} ({error.reason or error}); "
+            f"{where} does not speak TLS on port {address.port} ({getattr(error, 'reason', None) or error}); "
             "give its TLS port (usually 8883), or mqtt:// for a connection without TLS"
         )
     if isinstance(error, socket.gaierror | UnicodeError):

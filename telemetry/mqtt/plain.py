@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["PlainReceiver", "buffered_bytes"]
 
 PACKETS_PER_TURN: Final = 1024
+BYTES_PER_TURN: Final = 1 << 20  # then the inbox is asked whether it has room for more
 
 
 class PlainReceiver:
@@ -39,6 +40,7 @@ class PlainReceiver:
         self._times_us: list[int] = []
         self._ids: list[int] = []
         self._again: list[bool] = []
+        self._bytes = 0
         self.protocol_error: str | None = None
         client.on_message = self._on_message
         if context is not None:
@@ -50,9 +52,13 @@ class PlainReceiver:
         self.protocol_error = None
 
     def read(self) -> None:
-        """Take what the socket has, some thousand packets at most."""
+        """Take what the socket has, up to some thousand packets or a mebibyte."""
         for _ in range(PACKETS_PER_TURN):
-            if self._client.loop_read() or not _can_read(self._client.socket()):
+            if (
+                self._client.loop_read()
+                or self._bytes >= BYTES_PER_TURN
+                or not _can_read(self._client.socket())
+            ):
                 return
 
     def take(self, link: int, owed: Owed) -> Chunk | None:
@@ -91,6 +97,7 @@ class PlainReceiver:
             kept = Oversize(len(payload), sha256(payload).digest(), payload[:PREFIX_BYTES])
             payload, slot = kept.pack(), self._topics.oversize_slot(slot)
         self._payloads.append(payload)
+        self._bytes += len(payload)
         self._slots.append(slot)
         self._times_us.append(time.time_ns() // 1000)
         self._ids.append(message.mid if message.qos else 0)
@@ -99,6 +106,7 @@ class PlainReceiver:
     def _clear(self) -> None:
         for column in (self._payloads, self._slots, self._times_us, self._ids, self._again):
             column.clear()
+        self._bytes = 0
 
 
 def buffered_bytes(sock: paho.SocketLike) -> int:
