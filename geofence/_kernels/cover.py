@@ -57,14 +57,14 @@ def _in_cell_of(lists, at, x, y):
     """
     count = lists[at] >> 1
     inside = lists[at] & 1
-    rx = int(lists[at + 1])
-    ry = int(lists[at + 2])
+    rx = np.int64(lists[at + 1])
+    ry = np.int64(lists[at + 2])
     at += 3
     for _ in range(count):
-        ax = int(lists[at])
-        ay = int(lists[at + 1])
-        bx = int(lists[at + 2])
-        by = int(lists[at + 3])
+        ax = np.int64(lists[at])
+        ay = np.int64(lists[at + 1])
+        bx = np.int64(lists[at + 2])
+        by = np.int64(lists[at + 3])
         at += 4
         p = side(ax, ay, bx, by, x, y)
         if p > 0:
@@ -143,8 +143,8 @@ def cover(
                 found[1, used] = w >> 2
                 used += 1
                 continue
-            x = int(lon_e7[i])
-            y = int(lat_e7[i])
+            x = np.int64(lon_e7[i])
+            y = np.int64(lat_e7[i])
             while w & 3 == IS_GRID:
                 g = w >> 2
                 col = (x >> lists[g + 1]) & ((1 << lists[g + 3]) - 1)

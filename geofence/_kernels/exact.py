@@ -8,6 +8,7 @@ they are compared, never subtracted.
 
 from __future__ import annotations
 
+import numpy as np
 from numba import njit
 
 __all__ = ["BOUNDARY", "INSIDE", "OUTSIDE", "locate", "segments_touch", "side"]
@@ -38,10 +39,10 @@ def locate(edges, first, last, x, y):
     """
     inside = False
     for e in range(first, last):
-        ax = int(edges[e, 0])
-        ay = int(edges[e, 1])
-        bx = int(edges[e, 2])
-        by = int(edges[e, 3])
+        ax = np.int64(edges[e, 0])
+        ay = np.int64(edges[e, 1])
+        bx = np.int64(edges[e, 2])
+        by = np.int64(edges[e, 3])
         if ay > by:
             ax, ay, bx, by = bx, by, ax, ay
         if y < ay or y > by:

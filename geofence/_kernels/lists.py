@@ -153,10 +153,10 @@ def pack(entries, begins, pool, edges, centres, reach_mm, base, heavy):
                 used += 3
                 for k in range(entries[i, 3], entries[i, 3] + entries[i, 4]):
                     e = pool[k]
-                    ax = int(edges[e, 0])
-                    ay = int(edges[e, 1])
-                    bx = int(edges[e, 2])
-                    by = int(edges[e, 3])
+                    ax = np.int64(edges[e, 0])
+                    ay = np.int64(edges[e, 1])
+                    bx = np.int64(edges[e, 2])
+                    by = np.int64(edges[e, 3])
                     if side(ax, ay, bx, by, rx, ry) < 0:
                         ax, ay, bx, by = bx, by, ax, ay
                     lists[used] = ax

@@ -351,8 +351,8 @@ def near(
     k_inside = 0
     n_inside = inside.shape[1]
     for i in range(n):
-        x = int(lon_e7[i])
-        y = int(lat_e7[i])
+        x = np.int64(lon_e7[i])
+        y = np.int64(lat_e7[i])
         if x > HALF_TURN:
             x -= FULL_TURN
         elif x < -HALF_TURN:
@@ -406,7 +406,7 @@ def near(
                 and inside[0, k_inside] == i
                 and inside[1, k_inside] == zone
             )
-            reach = int(reach_mm[zone])
+            reach = np.int64(reach_mm[zone])
             # With half a millimetre more nothing that rounds to the limit is lost; a metre is easier to believe.
             far_m = (reach + limit_mm) / 1000.0 + 1.0
             if kind == CIRCLE:

@@ -91,8 +91,8 @@ def pair_distances(lon_e7, lat_e7, zone, columns, poles, sides, metres, mm):
     """
     scratch = np.empty((STACK, 3), np.float64)
     for i in range(len(lon_e7)):
-        x = int(lon_e7[i])
-        y = int(lat_e7[i])
+        x = np.int64(lon_e7[i])
+        y = np.int64(lat_e7[i])
         if abs(x) > MAX_LON or abs(y) > MAX_LAT:
             metres[i] = math.nan
             mm[i] = SATURATED_MM
@@ -116,10 +116,10 @@ def tracks_touch(ax, ay, bx, by, track, zone, columns, poles, sides, touch):
     for i in range(len(track)):
         t = track[i]
         z = zone[i]
-        x0 = int(ax[t])
-        y0 = int(ay[t])
-        x1 = int(bx[t])
-        y1 = int(by[t])
+        x0 = np.int64(ax[t])
+        y0 = np.int64(ay[t])
+        x1 = np.int64(bx[t])
+        y1 = np.int64(by[t])
         touch[i] = False
         if max(abs(x0), abs(x1)) > MAX_LON or max(abs(y0), abs(y1)) > MAX_LAT:
             continue
@@ -151,13 +151,13 @@ def _crosses(edges, first, last, x0, y0, x1, y1):
         if max(u0, u1) < -MAX_LON or min(u0, u1) > MAX_LON:
             continue
         for e in range(first, last):
-            ex = int(edges[e, 0])
-            fx = int(edges[e, 2])
+            ex = np.int64(edges[e, 0])
+            fx = np.int64(edges[e, 2])
             # Beside each other in longitude they can't touch; else all lies within 2 * 428 degrees of longitude, so
             # no product exceeds 1.8e9 * 4.28e9 (see exact).
             if max(u0, u1) < min(ex, fx) or min(u0, u1) > max(ex, fx):
                 continue
-            if segments_touch(u0, y0, u1, y1, ex, int(edges[e, 1]), fx, int(edges[e, 3])):
+            if segments_touch(u0, y0, u1, y1, ex, np.int64(edges[e, 1]), fx, np.int64(edges[e, 3])):
                 return True
     return False
 

@@ -92,10 +92,10 @@ def reference_state(edges, pool, first, count, rx, ry, inside, x, y):
     """
     for k in range(first, first + count):
         e = pool[k]
-        ax = int(edges[e, 0])
-        ay = int(edges[e, 1])
-        bx = int(edges[e, 2])
-        by = int(edges[e, 3])
+        ax = np.int64(edges[e, 0])
+        ay = np.int64(edges[e, 1])
+        bx = np.int64(edges[e, 2])
+        by = np.int64(edges[e, 3])
         p = side(ax, ay, bx, by, x, y)
         if p == 0:
             if min(ax, bx) <= x <= max(ax, bx) and min(ay, by) <= y <= max(ay, by):
@@ -119,7 +119,7 @@ def _row_line(edges, keys, first, last, low, size):
         free = True
         for k in range(first, last):
             e = keys[k] & 0xFFFFFFFF
-            if int(edges[e, 1]) == y and int(edges[e, 3]) == y:
+            if np.int64(edges[e, 1]) == y and np.int64(edges[e, 3]) == y:
                 free = False
                 break
         if free:
@@ -138,7 +138,7 @@ def _reference_x(edges, keys, first, last, low, size, y):
         free = True
         for k in range(first, last):
             e = keys[k] & 0xFFFFFFFF
-            if side(int(edges[e, 0]), int(edges[e, 1]), int(edges[e, 2]), int(edges[e, 3]), x, y) == 0:
+            if side(np.int64(edges[e, 0]), np.int64(edges[e, 1]), np.int64(edges[e, 2]), np.int64(edges[e, 3]), x, y) == 0:
                 free = False
                 break
         if free:
@@ -175,10 +175,10 @@ def rasterise_areas(edges, pool, sources, kx, ky, col0, row0, cols, rows):
         n = 0
         for k in range(first, first + count):
             e = pool[k]
-            ax = int(edges[e, 0])
-            ay = int(edges[e, 1])
-            bx = int(edges[e, 2])
-            by = int(edges[e, 3])
+            ax = np.int64(edges[e, 0])
+            ay = np.int64(edges[e, 1])
+            bx = np.int64(edges[e, 2])
+            by = np.int64(edges[e, 3])
             if ay > by:
                 ax, ay, bx, by = bx, by, ax, ay
             r_first = max((ay >> ky) - row0, 0)
@@ -259,10 +259,10 @@ def rasterise_areas(edges, pool, sources, kx, ky, col0, row0, cols, rows):
                 crossings = 0
                 for q in range(i, j):
                     e = mine[q] & 0xFFFFFFFF
-                    ax = int(edges[e, 0])
-                    ay = int(edges[e, 1])
-                    bx = int(edges[e, 2])
-                    by = int(edges[e, 3])
+                    ax = np.int64(edges[e, 0])
+                    ay = np.int64(edges[e, 1])
+                    bx = np.int64(edges[e, 2])
+                    by = np.int64(edges[e, 3])
                     if ay > by:
                         ax, ay, bx, by = bx, by, ax, ay
                     if ay <= y < by:

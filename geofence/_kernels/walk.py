@@ -42,10 +42,10 @@ def walk_tracks(ax, ay, bx, by, cells, lists, kx, ky, col0, row0, cols, rows):
     used = 0
     stack = np.empty((4096, 6), np.int64)
     for t in range(len(ax)):
-        x0 = int(ax[t])
-        y0 = int(ay[t])
-        x1 = int(bx[t])
-        y1 = int(by[t])
+        x0 = np.int64(ax[t])
+        y0 = np.int64(ay[t])
+        x1 = np.int64(bx[t])
+        y1 = np.int64(by[t])
         if max(abs(x0), abs(x1)) > MAX_LON or max(abs(y0), abs(y1)) > MAX_LAT:
             continue
         if x1 - x0 > HALF_TURN:
