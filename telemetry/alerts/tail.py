@@ -246,9 +246,14 @@ class Board:
                 age(now_us - from_rfc3339(alert["opened_at"])),
                 Text(printable(alert["device_id"]), style="bold"),
                 Text(printable(alert["sentence"])),
-                "" if alert["confidence"] is None else f"{int(alert['confidence'] * 1000) / 10:.1f} %",
+                "" if alert["confidence"] is None else percent(alert["confidence"]),
             )
         return table
+
+
+def percent(share: float) -> str:
+    """A probability, never rounded up to certainty."""
+    return "100 %" if share == 1 else f"{min(share * 100, 99.9):.1f} %"
 
 
 def age(elapsed_us: int) -> str:

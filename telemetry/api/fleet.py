@@ -76,7 +76,7 @@ def fleet_routes(reader: Reader) -> APIRouter:
         "/devices/{device_id}/track",
         summary="Every stored ping of a device between two times, by fix time",
         description="The last 24 hours unless told otherwise. Streamed and complete: a response that breaks "
-        "off was cut short by an error. The CSV can be given to `ringfence check`.",
+        "off was cut short by an error.",
         response_class=StreamingResponse,
         responses={
             200: {

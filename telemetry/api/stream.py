@@ -31,7 +31,7 @@ __all__ = ["HEARTBEAT_S", "Hub", "stream_routes"]
 
 log = logging.getLogger(__name__)
 
-OUTBOX_LOOK_S: Final = 1.0  # the database says at once that there is news; this is for a lost word
+OUTBOX_LOOK_S: Final = 0.5  # the database says at once that there is news; this is for a lost word
 POSITIONS_LOOK_S: Final = 1.0  # devices report at most about once a second
 RETRY_S: Final = 0.5  # while the database is away; each try waits for it by itself
 HEARTBEAT_S: Final = 10.0  # proxies drop a connection that is silent for 30 s or more

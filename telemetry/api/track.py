@@ -1,4 +1,4 @@
-"""A device's stored pings, streamed: as JSON, CSV (which ``ringfence check`` reads) or GeoJSON."""
+"""A device's stored pings, streamed: as JSON, CSV or GeoJSON."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 import { trackUrl } from "./api.js";
 import { $, h } from "./dom.js";
-import { age, metres, moment, percent, shortMoment, span, words } from "./format.js";
+import { age, count, metres, moment, percent, shortMoment, span, words } from "./format.js";
 import { isLive } from "./model.js";
 
 const OUTCOMES = [
@@ -41,7 +41,7 @@ export class Detail {
         ["Rule", alert.rule_id],
         ["Zone", alert.zone_id],
         ["Opened", stamp(alert.opened_at)],
-        ["Ended", alert.violation && (alert.violation.closed_at ? stamp(alert.violation.closed_at) : "it lasts")],
+        ["Ended", alert.violation && (alert.violation.closed_at ? stamp(alert.violation.closed_at) : "not yet")],
         ["Sure", alert.confidence == null ? null : percent(alert.confidence)],
         ["Depth", depth(alert.violation)],
         ["Fixes", alert.violation?.fixes],
@@ -152,7 +152,7 @@ export class Detail {
     if (!extra?.window) return h("p.small", {}, "Loading the track…");
     const [from, to] = extra.window;
     return h("p.small", {},
-      extra.fixes ? `The line shows ${extra.fixes} fixes in ${span((Date.parse(to) - Date.parse(from)) / 1000)}. ` : "No fix in this time. ",
+      extra.fixes ? `The line shows ${count(extra.fixes, "fix", "fixes")} in ${span((Date.parse(to) - Date.parse(from)) / 1000)}. ` : "No fix in this time. ",
       h("a", { href: trackUrl(deviceId, from, to, "csv"), download: `${deviceId}.csv` }, "CSV"), " · ",
       h("a", { href: trackUrl(deviceId, from, to, "geojson"), download: `${deviceId}.geojson` }, "GeoJSON"));
   }

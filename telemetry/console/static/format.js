@@ -34,8 +34,7 @@ export function shortMoment(time) {
 /** A probability as "99.8 %", never rounded up to certainty. */
 export function percent(share) {
   if (share == null) return "—";
-  const tenths = Math.floor(share * 1000) / 10;
-  return `${tenths.toFixed(1)} %`;
+  return share === 1 ? "100 %" : `${Math.min(share * 100, 99.9).toFixed(1)} %`;
 }
 
 export function metres(m) {

@@ -5,6 +5,7 @@ import { DASH, KINDS, PALETTES } from "./palette.js";
 
 const VENDOR = "/console/vendor/maplibre-gl/maplibre-gl.mjs";
 const MAX_ZOOM = 20;
+const ERRORS_SHOWN = 30; // the newest; more would cover each other
 const NOTHING = { type: "FeatureCollection", features: [] };
 const FONT = ["sans-serif"]; // without a glyph server MapLibre draws text with the browser's own fonts
 
@@ -24,6 +25,12 @@ const points = (entries) => ({
     geometry: { type: "Point", coordinates: [position.lon, position.lat] },
   })),
 });
+
+/** Features with an error, each place and error once: a fix that is repeated would darken its circle. */
+function distinct(features) {
+  const known = new Map(features.map((f) => [`${f.geometry.coordinates} ${f.properties.w0}`, f]));
+  return [...known.values()].filter((f) => f.properties.w0 > 0);
+}
 
 /** Pixels for something that is `w0` pixels wide at zoom 0. */
 const byGround = (w0) => ["interpolate", ["exponential", 2], ["zoom"], 0, w0, 24, ["*", w0, 2 ** 24]];
@@ -98,7 +105,7 @@ class GlMap {
       paint: { "text-halo-width": 1.5 },
     });
     add("errors", "circle", "errors", {
-      paint: { "circle-radius": byGround(["get", "w0"]), "circle-opacity": 0.06, "circle-stroke-width": 0.6, "circle-stroke-opacity": 0.35 },
+      paint: { "circle-radius": byGround(["get", "w0"]), "circle-opacity": 0.04, "circle-stroke-width": 0.6, "circle-stroke-opacity": 0.3 },
     });
     add("track", "line", "track", {
       layout: { "line-cap": "round", "line-join": "round" },
@@ -216,7 +223,7 @@ class GlMap {
       geometry: { type: "Point", coordinates: [fix.lon, fix.lat] },
     }));
     this.#set("fixes", { type: "FeatureCollection", features });
-    this.#set("errors", { type: "FeatureCollection", features: features.slice(-60).filter((f) => f.properties.w0 > 0) });
+    this.#set("errors", { type: "FeatureCollection", features: distinct(features).slice(-ERRORS_SHOWN) });
   }
 
   select({ position, zoneId } = {}) {

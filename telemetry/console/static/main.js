@@ -13,7 +13,6 @@ import { isDark, startTheme } from "./theme.js";
 
 const TRACK_BEFORE_MS = 90 * 60_000; // what led to an alert
 const TRACK_LENGTH_MS = 3 * 3600_000;
-const GATHER_MS = 150; // steps of alerts that come together are loaded together
 const MANY = 20; // from so many on, the lists are cheaper than each alert by itself
 
 const model = new Model();
@@ -60,7 +59,7 @@ async function loadMap() {
 }
 
 function frameOnce() {
-  if (framed || (!model.devices.size && !zones.features.length)) return;
+  if (framed || !(model.devices.size || zones.features.length)) return;
   framed = true;
   showFleet();
 }
@@ -196,9 +195,11 @@ function showOnMap(fixes) {
   map.show(places, { room: narrow.matches ? { bottom: Math.max(0, covered) } : { right: detail.root.offsetWidth } });
 }
 
+/** Devices and zones, but for the outermost percent: one stray fix must not shrink the city to a dot. */
 function showFleet() {
   const places = [...model.devices.values()].filter((p) => p.lat !== null).map((p) => [p.lon, p.lat]);
-  map.show(places.length ? places : zones.features.flatMap((feature) => [...positionsOf(feature.geometry)]), { trim: 0.01, maxZoom: 15 });
+  for (const feature of zones.features) places.push(positionsOf(feature.geometry).next().value);
+  map.show(places.filter(Boolean), { trim: 0.01, maxZoom: 15 });
 }
 
 function deselect() {
@@ -245,26 +246,37 @@ function resolve(alertId, outcome, note) {
 
 // --- what changes
 
-const changed = new Set();
-let gathering = null;
+const changed = new Set(); // ids of alerts that were heard of and are not loaded yet
+let loading = false;
 
-function onAlertEvent(event) {
+/** Load what changed. What is heard of while a load is under way is loaded together after it. */
+async function onAlertEvent(event) {
   changed.add(event.data.alert_id);
-  gathering ??= setTimeout(async () => {
-    gathering = null;
+  if (loading) return;
+  loading = true;
+  while (changed.size) {
     const ids = [...changed];
     changed.clear();
-    if (ids.length > MANY) return loadAlerts();
     const before = new Set(model.live.map((alert) => alert.alert_id));
-    for (const result of await Promise.allSettled(ids.map(api.alert))) {
-      if (result.status === "fulfilled") model.putAlert(result.value);
-    }
-    const fresh = model.live.filter((alert) => !before.has(alert.alert_id) && ids.includes(alert.alert_id));
-    if (fresh.length === 1) announce(`New ${fresh[0].severity} alert: ${fresh[0].device_id}, ${fresh[0].sentence}`);
-    if (fresh.length > 1) announce(`${fresh.length} new alerts`);
-    render();
+    if (ids.length > MANY) await loadAlerts();
+    else await loadEach(ids);
+    tellOfNew(model.live.filter((alert) => !before.has(alert.alert_id)));
     if (ids.includes(selection?.id)) showSelection();
-  }, GATHER_MS);
+  }
+  loading = false;
+}
+
+async function loadEach(ids) {
+  for (const result of await Promise.allSettled(ids.map(api.alert))) {
+    if (result.status === "fulfilled") model.putAlert(result.value);
+    else if (result.reason.status !== 404) setTimeout(loadAlerts, 3000);
+  }
+  render();
+}
+
+function tellOfNew(alerts) {
+  if (alerts.length === 1) announce(`New ${alerts[0].severity} alert: ${alerts[0].device_id}, ${alerts[0].sentence}`);
+  if (alerts.length > 1) announce(`${alerts.length} new alerts`);
 }
 
 function onKey(event) {

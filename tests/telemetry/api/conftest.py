@@ -61,6 +61,22 @@ def api(filled: Town) -> Iterator[httpx.Client]:
         yield client
 
 
+@pytest.fixture(scope="package")
+def busy(postgres_url: str, migrated: str) -> Iterator[Town]:
+    """A town that many tests write to, each about an alert of its own."""
+    with fresh_database(postgres_url, migrated) as url:
+        town = Town(url)
+        yield town
+        town.close()
+
+
+@pytest.fixture(scope="package")
+def busy_api(busy: Town) -> Iterator[httpx.Client]:
+    """A client of the API over the busy town."""
+    with serving(busy.url) as url, httpx.Client(base_url=url, timeout=20) as client:
+        yield client
+
+
 @pytest.fixture
 def town(postgres_url: str, migrated: str) -> Iterator[Town]:
     """An empty town, for tests that write."""

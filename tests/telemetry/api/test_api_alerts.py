@@ -28,18 +28,18 @@ def test_acknowledge_then_resolve_is_in_the_log(town, town_api):
     assert town_api.get("/api/v1/alerts?state=open&state=acknowledged").json()["items"] == []
 
 
-def test_a_resolved_alert_can_be_reopened(town, town_api):
-    url = f"/api/v1/alerts/{town.raise_alert('a1')}"
-    town_api.post(f"{url}/resolve", json={"outcome": "false"}).raise_for_status()
-    again = town_api.post(f"{url}/reopen", json={}).raise_for_status().json()
+def test_a_resolved_alert_can_be_reopened(busy, busy_api):
+    url = f"/api/v1/alerts/{busy.raise_alert('a1')}"
+    busy_api.post(f"{url}/resolve", json={"outcome": "false"}).raise_for_status()
+    again = busy_api.post(f"{url}/reopen", json={}).raise_for_status().json()
     assert (again["state"], again["outcome"]) == ("open", None)
     assert again["log"][-1]["who"] == "local operator"
 
 
-def test_a_step_that_the_state_forbids_is_a_conflict(town, town_api, problem):
-    url = f"/api/v1/alerts/{town.raise_alert('a1')}"
-    town_api.post(f"{url}/acknowledge", json={}).raise_for_status()
-    document = problem(town_api.post(f"{url}/acknowledge", json={}), 409)
+def test_a_step_that_the_state_forbids_is_a_conflict(busy, busy_api, problem):
+    url = f"/api/v1/alerts/{busy.raise_alert('a1')}"
+    busy_api.post(f"{url}/acknowledge", json={}).raise_for_status()
+    document = problem(busy_api.post(f"{url}/acknowledge", json={}), 409)
     assert document["type"].endswith("alert-conflict")
     assert document["state"] == "acknowledged"
 
@@ -58,10 +58,10 @@ def test_a_step_that_the_state_forbids_is_a_conflict(town, town_api, problem):
         ("acknowledge", {"outcome": "real"}),
     ],
 )
-def test_a_body_that_makes_no_sense_changes_nothing(town, town_api, problem, step, body):
-    url = f"/api/v1/alerts/{town.raise_alert('a1')}"
-    problem(town_api.post(f"{url}/{step}", json=body), 422)
-    assert town_api.get(url).json()["state"] == "open"
+def test_a_body_that_makes_no_sense_changes_nothing(busy, busy_api, problem, step, body):
+    url = f"/api/v1/alerts/{busy.raise_alert('a1')}"
+    problem(busy_api.post(f"{url}/{step}", json=body), 422)
+    assert busy_api.get(url).json()["state"] == "open"
 
 
 @pytest.mark.parametrize(
@@ -72,14 +72,14 @@ def test_a_body_that_makes_no_sense_changes_nothing(town, town_api, problem, ste
         (b"outcome=real", "text/plain"),
     ],
 )
-def test_a_body_that_is_no_json_is_refused(town, town_api, problem, content, kind):
-    url = f"/api/v1/alerts/{town.raise_alert('a1')}"
-    problem(town_api.post(f"{url}/acknowledge", content=content, headers={"Content-Type": kind}), 422)
-    assert town_api.get(url).json()["state"] == "open"
+def test_a_body_that_is_no_json_is_refused(busy, busy_api, problem, content, kind):
+    url = f"/api/v1/alerts/{busy.raise_alert('a1')}"
+    problem(busy_api.post(f"{url}/acknowledge", content=content, headers={"Content-Type": kind}), 422)
+    assert busy_api.get(url).json()["state"] == "open"
 
 
-def test_an_alert_that_nobody_knows(town_api, problem):
-    problem(town_api.post("/api/v1/alerts/17/acknowledge", json={}), 404)
+def test_an_alert_that_nobody_knows(busy_api, problem):
+    problem(busy_api.post("/api/v1/alerts/17/acknowledge", json={}), 404)
 
 
 @pytest.mark.parametrize(
@@ -92,14 +92,14 @@ def test_an_alert_that_nobody_knows(town_api, problem):
         {"Sec-Fetch-Site": "same-site"},
     ],
 )
-def test_a_page_of_another_site_changes_nothing(town, town_api, problem, headers):
-    url = f"/api/v1/alerts/{town.raise_alert('a1')}"
-    document = problem(town_api.post(f"{url}/acknowledge", json={}, headers=headers), 403)
+def test_a_page_of_another_site_changes_nothing(busy, busy_api, problem, headers):
+    url = f"/api/v1/alerts/{busy.raise_alert('a1')}"
+    document = problem(busy_api.post(f"{url}/acknowledge", json={}, headers=headers), 403)
     assert document["type"].endswith("foreign-origin")
-    assert town_api.get(url).json()["state"] == "open"
+    assert busy_api.get(url).json()["state"] == "open"
 
 
-def test_our_own_page_may(town, town_api):
-    url = f"/api/v1/alerts/{town.raise_alert('a1')}"
-    own = {"Origin": str(town_api.base_url).rstrip("/"), "Sec-Fetch-Site": "same-origin"}
-    assert town_api.post(f"{url}/acknowledge", json={}, headers=own).status_code == 200
+def test_our_own_page_may(busy, busy_api):
+    url = f"/api/v1/alerts/{busy.raise_alert('a1')}"
+    own = {"Origin": str(busy_api.base_url).rstrip("/"), "Sec-Fetch-Site": "same-origin"}
+    assert busy_api.post(f"{url}/acknowledge", json={}, headers=own).status_code == 200

@@ -1,4 +1,4 @@
-"""The OpenAPI document: well formed, and true to what is answered. No request makes an error of the server."""
+"""The OpenAPI document is well formed and true to what is answered; no request makes a server error."""
 
 from __future__ import annotations
 

@@ -77,6 +77,7 @@ def test_an_alert_appears_by_itself_is_acknowledged_and_resolved(town, town_api,
 
 def test_keys_walk_and_acknowledge(town, town_api, page):
     for i, severity in enumerate(("low", "critical", "high")):
+        town.commit(town.walk(f"d{i}", 1))
         town.raise_alert(f"d{i}", severity=severity, opened_us=START_US + i * MINUTE_US)
     opened(page, str(town_api.base_url).rstrip("/"))
     page.wait("document.querySelectorAll('.alert').length === 3")
