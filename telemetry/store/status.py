@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -74,9 +73,10 @@ class StatusBoard:
 
     def __init__(self) -> None:
         self._waiting: Pings | None = None
+        self._being_written = False
         self._marks = np.zeros(0, np.uint16)
         self._budget = float(ROWS_PER_S)
-        self._filled_s = time.monotonic()
+        self._filled_us = 0
 
     def forget(self) -> None:
         """Begin again: the share was taken anew, and its replay tells what is new."""
@@ -104,11 +104,11 @@ class StatusBoard:
             pings, marks = pings.take(newest), marks[newest]
         self._waiting, self._marks = pings, marks
 
-    def write(self, cursor: Cursor[Any], packer: PingPacker, *, all_of_it: bool = False) -> None:
+    def write(self, cursor: Cursor[Any], packer: PingPacker, now_us: int, *, all_of_it: bool = False) -> None:
         """Bring the table up to date, if the budget allows; ``written`` follows once that is committed."""
-        now_s = time.monotonic()
-        self._budget = min(self._budget + (now_s - self._filled_s) * ROWS_PER_S, ROWS_PER_S)
-        self._filled_s = now_s
+        earned = max(now_us - self._filled_us, 0) / 1e6 * ROWS_PER_S
+        self._budget = min(self._budget + earned, ROWS_PER_S)
+        self._filled_us = now_us
         self._being_written = self._waiting is not None and (all_of_it or self._budget > 0)
         if not self._being_written:
             return

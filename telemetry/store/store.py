@@ -142,7 +142,7 @@ class Store:
         with self._link.use(f"saving the snapshot of batch {batch}") as connection:
             with connection.transaction(), connection.cursor() as cursor:
                 shares.write_snapshot(cursor, share, epoch, batch, blob)
-                self._board.write(cursor, self._packer, all_of_it=True)
+                self._board.write(cursor, self._packer, self._now_us(), all_of_it=True)
             self._board.written()
 
     # --- one batch ------------------------------------------------------------------------------
@@ -187,7 +187,7 @@ class Store:
                 write_rejects(cursor, batch, admitted.rejects)
             if admitted.statuses:
                 write_statuses(cursor, admitted.statuses)
-            self._board.write(cursor, self._packer)
+            self._board.write(cursor, self._packer, now_us)
             self._write_batch_row(cursor, batch, now_us)
             if batch.alerts:
                 write_alerts(cursor, batch, batch.alerts, now)

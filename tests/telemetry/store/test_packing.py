@@ -26,7 +26,9 @@ from telemetry.store.packing import (
 POSTGRES_EPOCH_US = 946_684_800_000_000
 
 
-def _naive(pings: Pings, marks: np.ndarray, judged: np.ndarray, share: int, batch: int, order: np.ndarray) -> bytes:
+def _naive(
+    pings: Pings, marks: np.ndarray, judged: np.ndarray, share: int, batch: int, order: np.ndarray
+) -> bytes:
     """The same bytes by way of struct."""
     out = bytearray(COPY_HEADER)
 
@@ -39,7 +41,9 @@ def _naive(pings: Pings, marks: np.ndarray, judged: np.ndarray, share: int, batc
 
     for i in order:
         p = {name: getattr(pings, name)[i].item() for name, _, _ in COLUMNS}
-        known = {name: None if p[name] == unknown and name != "status" else p[name] for name, _, unknown in COLUMNS}
+        known = {
+            name: None if p[name] == unknown and name != "status" else p[name] for name, _, unknown in COLUMNS
+        }
         lat, lon = known["lat_e7"], known["lon_e7"]
         out.extend(struct.pack(">h", 19))
         field("q", p["fix_time_us"] - POSTGRES_EPOCH_US)
@@ -48,7 +52,12 @@ def _naive(pings: Pings, marks: np.ndarray, judged: np.ndarray, share: int, batc
         field("q", batch)
         field("i", lat)
         field("i", lon)
-        field("i", None if lat is None or lon is None else (lat // CELL_E7 + 9000) * 40_000 + lon // CELL_E7 + 20_000)
+        field(
+            "i",
+            None
+            if lat is None or lon is None
+            else (lat // CELL_E7 + 9000) * 40_000 + lon // CELL_E7 + 20_000,
+        )
         for name in ("accuracy_mm", "speed_cmps", "heading_cdeg", "status"):
             field("i", known[name])
         field("i", marks[i].item())
@@ -64,7 +73,9 @@ def _naive(pings: Pings, marks: np.ndarray, judged: np.ndarray, share: int, batc
 
 @st.composite
 def batches(draw: st.DrawFn) -> tuple[Pings, np.ndarray, np.ndarray]:
-    ids = draw(st.lists(st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True), min_size=1, max_size=8, unique=True))
+    ids = draw(
+        st.lists(st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True), min_size=1, max_size=8, unique=True)
+    )
     n = draw(st.integers(0, 20))
     devices = Devices(ids)
     columns = {}
@@ -95,7 +106,9 @@ def test_the_kernel_writes_what_struct_writes(batch, share, number):
     pings, marks, judged = batch
     packer = PingPacker()
     order = packer.order(pings)
-    assert bytes(packer.pack(pings, marks, judged, share, number)) == _naive(pings, marks, judged, share, number, order)
+    assert bytes(packer.pack(pings, marks, judged, share, number)) == _naive(
+        pings, marks, judged, share, number, order
+    )
 
 
 @given(batches())
@@ -134,7 +147,9 @@ def test_every_column_comes_back_bit_equal(database_url, make):
                 cursor.execute("TRUNCATE copied")
                 with cursor.copy(f"COPY copied ({PING_COLUMNS}) FROM STDIN (FORMAT BINARY)") as copy:
                     copy.write(packer.pack(pings, marks, judged, 3, 2**40))
-                with cursor.copy(f"COPY (SELECT {READ_COLUMNS} FROM copied) TO STDOUT (FORMAT BINARY)") as copy:
+                with cursor.copy(
+                    f"COPY (SELECT {READ_COLUMNS} FROM copied) TO STDOUT (FORMAT BINARY)"
+                ) as copy:
                     stored = unpack(copy, pings.devices)
             order = packer.order(pings)  # a heap of one page gives rows back as they went in
             for name, dtype, _ in COLUMNS:
