@@ -149,7 +149,10 @@ def chord_to_piece2(ax, ay, dx, dy, x, y, px, py, pz):
     _, shrink = sin_cos(y)
     wx = dx * shrink
     ex = (x - ax) * shrink
-    t = min(1.0, max(0.0, (ex * wx + (y - ay) * dy) / (wx * wx + dy * dy)))
+    length2 = wx * wx + dy * dy
+    t = 0.5  # seen from a pole a parallel has no length
+    if length2 > 0.0:
+        t = min(1.0, max(0.0, (ex * wx + (y - ay) * dy) / length2))
     rx = dx * RADIANS_PER_E7
     ry = dy * RADIANS_PER_E7
     best = math.inf

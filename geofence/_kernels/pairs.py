@@ -72,7 +72,7 @@ def _signed(columns, poles, sides, zone, x, y, scratch):
             mm = max(mm, 1)
         else:
             mm = -mm
-            metres = 0.0 if found == BOUNDARY else -metres
+            metres = -metres  # on the border it is 0 already, but for a seam of the map, which is none
     mm -= reach_mm[zone]
     return metres - reach_mm[zone] / 1000.0, max(-SATURATED_MM, min(SATURATED_MM, mm))
 
