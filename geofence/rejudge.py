@@ -12,6 +12,7 @@ from geofence.pings import Devices, Pings
 from geofence.records import (
     AMENDED,
     CLOSED,
+    FLAG_INITIAL,
     FLAG_LATE,
     FLAG_WITHDRAWN,
     HELD_BACK,
@@ -207,7 +208,8 @@ def _standing(moves: NDArray[Any]) -> NDArray[Any]:
 
 
 def _key(row: Any) -> tuple[int, ...]:
-    return int(row["time_us"]), int(row["zone"]), int(row["kind"])
+    initial = int(row["flags"]) & FLAG_INITIAL
+    return int(row["time_us"]), int(row["confirmed_us"]), int(row["zone"]), int(row["kind"]), initial
 
 
 def _amend_moves(before: NDArray[Any], after: NDArray[Any], since_us: int) -> NDArray[Any]:
@@ -225,7 +227,8 @@ def _amend_moves(before: NDArray[Any], after: NDArray[Any], since_us: int) -> ND
             row["flags"] |= FLAG_LATE
             said.append(row)
     rows = np.array(said, TRANSITION) if said else np.zeros(0, TRANSITION)
-    return rows[np.lexsort((rows["zone"], rows["kind"], rows["confirmed_us"]))]
+    taken_back = (rows["flags"] & FLAG_WITHDRAWN) != 0
+    return rows[np.lexsort((rows["zone"], rows["kind"], rows["confirmed_us"], ~taken_back))]
 
 
 # --- putting the new state in place ----------------------------------------------------------------
