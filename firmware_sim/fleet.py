@@ -21,6 +21,7 @@ from firmware_sim.city import VICTIM_RADIUS_M
 from firmware_sim.codec import RECORD, binary_v1, json_v1
 from firmware_sim.commands import obey
 from firmware_sim.errors import ScenarioError
+from firmware_sim.progress import Progress, Tally
 from firmware_sim.scenario import Scenario, build, load
 from firmware_sim.truth import TruthWriter
 from firmware_sim.uplink import Uplink
@@ -38,7 +39,6 @@ __all__ = ["Burst", "Fleet", "Progress", "run"]
 _DAY_S: Final = 86_400
 _MAX_PAST_S: Final = 28 * _DAY_S  # the engine refuses what is older than 30 days
 _CATCH_UP_S: Final = 600.0  # of wall time that a sped-up run without an end takes to reach now
-_REPORT_EVERY_S: Final = 0.5
 _MAX_SESSIONS: Final = 64  # fleets up to this size get one MQTT session for each device
 _SHARED_SESSIONS: Final = 4
 
@@ -259,22 +259,6 @@ class Fleet:
         self.straps["cut_s"][others] = self.now_s + device.TICK_S * (2 + np.arange(len(others)))
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How a run goes."""
-
-    messages: int
-    pings: int
-    check_ins: int
-    in_flight: int  # published, not acknowledged yet
-    pings_per_s: float  # since the last report
-    elapsed_s: float
-    sim_time_us: int
-    eta_s: float | None  # None: the run has no end
-    connected: int  # MQTT sessions that stand
-    sessions: int
-
-
 def run(
     url: str,
     *,
@@ -306,6 +290,8 @@ def run(
     halt = stop or threading.Event()
     started_s = time.time()
     start_s = started_s - _lead_s(speed, duration_s) if start_us is None else start_us / 1e6
+    if truth is not None and not truth.parent.is_dir():
+        raise ScenarioError(f"{truth.parent} is no directory; make it, or write the truth elsewhere")
     plan = scenario if isinstance(scenario, Scenario) else load(scenario)
     city = build(plan, devices, seed)
     fleet = Fleet(city, seed, int(start_s))
@@ -318,7 +304,7 @@ def run(
     uplink = Uplink(
         url, root, city.device_ids, sessions=None if exact else _SHARED_SESSIONS, on_command=on_command
     )
-    tally = _Tally(fleet, uplink, started_s, end_s, progress)
+    tally = Tally(fleet, uplink, started_s, end_s, progress)
     writer = TruthWriter(truth, fleet) if truth else None
     try:
         uplink.open()
@@ -358,7 +344,7 @@ def _lead_s(speed: float, duration_s: float | None) -> float:
 
 
 def _sends(
-    fleet: Fleet, burst: Burst, uplink: Uplink, tally: _Tally
+    fleet: Fleet, burst: Burst, uplink: Uplink, tally: Tally
 ) -> list[tuple[int, int, Callable[[], None]]]:
     """What a burst sends: when (UTC milliseconds), which device, and the act, in order of time."""
 
@@ -382,48 +368,3 @@ def _sends(
     if burst.check_ins:
         sends.sort(key=lambda entry: entry[0])
     return sends
-
-
-class _Tally:
-    """Counts, and reports now and then."""
-
-    def __init__(
-        self,
-        fleet: Fleet,
-        uplink: Uplink,
-        started_s: float,
-        end_s: float | None,
-        progress: Callable[[Progress], None] | None,
-    ) -> None:
-        self.messages = self.pings = self.check_ins = 0
-        self._fleet, self._uplink = fleet, uplink
-        self._started_s, self._end_s, self._progress = started_s, end_s, progress
-        self._last_s, self._last_pings, self._rate = time.monotonic(), 0, 0.0
-
-    def report(self, *, now: bool = False) -> Progress:
-        """Call back if it is time; the state of the run."""
-        clock_s = time.monotonic()
-        due = clock_s - self._last_s >= _REPORT_EVERY_S
-        if due:
-            self._rate = (self.pings - self._last_pings) / (clock_s - self._last_s)
-            self._last_s, self._last_pings = clock_s, self.pings
-        elapsed_s = time.time() - self._started_s
-        done_s = self._fleet.now_s - self._fleet.start_s
-        eta_s = None
-        if self._end_s is not None and done_s > 0:
-            eta_s = max(0.0, (self._end_s - self._fleet.now_s) * elapsed_s / done_s)
-        state = Progress(
-            messages=self.messages,
-            pings=self.pings,
-            check_ins=self.check_ins,
-            in_flight=self._uplink.in_flight,
-            pings_per_s=self._rate,
-            elapsed_s=elapsed_s,
-            sim_time_us=self._fleet.now_s * 1_000_000,
-            eta_s=eta_s,
-            connected=self._uplink.connected,
-            sessions=self._uplink.sessions,
-        )
-        if self._progress and (due or now):
-            self._progress(state)
-        return state

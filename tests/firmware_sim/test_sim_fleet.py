@@ -2,6 +2,7 @@
 
 import dataclasses
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -116,12 +117,12 @@ def test_without_crime_nobody_breaks_a_rule_from_thursday_to_sunday() -> None:
     out_s = 0
     for _ in range(720 * 24 * 4):
         burst = fleet.step()
-        if burst.now_s % 60:
+        if burst.now_s % 120:
             continue
         assert true_distance_m(fleet, "schools", schools) > 2.0
         assert true_distance_m(fleet, "victims", victims) > 0.0
         away = np.hypot(fleet.wearers["x"] - home["x"], fleet.wearers["y"] - home["y"]) > 80.0
-        out_s += int(away.sum()) * 60
+        out_s += int(away.sum()) * 120
         minute = fleet.local_time().hour * 60 + fleet.local_time().minute
         if minute >= 1261 or minute < 330:
             assert not away.any()
@@ -226,7 +227,9 @@ def test_load_frames_hold_what_the_devices_send(per_message: int) -> None:
     assert records > 70 * 20
 
 
-def test_a_run_refuses_what_it_can_not_do() -> None:
+def test_a_run_refuses_what_it_can_not_do(tmp_path: Path) -> None:
+    with pytest.raises(ScenarioError, match="is no directory"):
+        run("mqtt://127.0.0.1:1", devices=1, seed=1, truth=tmp_path / "nowhere" / "truth.parquet")
     with pytest.raises(ScenarioError, match="at least 1"):
         run("mqtt://127.0.0.1:1", devices=1, seed=1, speed=0.5)
     with pytest.raises(ScenarioError, match="30 days"):

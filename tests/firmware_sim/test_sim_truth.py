@@ -116,7 +116,7 @@ def test_stays_are_where_the_track_is(lived: Lived) -> None:
         )
     assert len(lived.stays) > 150
     checked = 0
-    for device_id in np.unique(lived.track["device_id"]):
+    for device_id in np.unique(lived.track["device_id"])[::2]:
         mine = lived.track["device_id"] == device_id
         time_us, lon, lat = (lived.track[name][mine] for name in ("time_us", "lon", "lat"))
         for zone in lived.city.zones:
@@ -132,7 +132,7 @@ def test_stays_are_where_the_track_is(lived: Lived) -> None:
             assert np.array_equal(inside[clear], (distance < 0)[clear]), (device_id, zone.id)
             assert deepest >= -distance.min() - 0.2
             checked += int(inside.sum())
-    assert checked > 10_000
+    assert checked > 5_000
 
 
 def test_stays_of_one_device_in_one_zone_do_not_overlap(lived: Lived) -> None:
