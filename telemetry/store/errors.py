@@ -89,7 +89,12 @@ class BadCursor(StoreError, ValueError):
 # What the server says when it refuses a connection carries no SQLSTATE in libpq, only text.
 _REFUSALS: Final = (
     (
-        r"password authentication failed|no password supplied|role .* does not exist|no pg_hba.conf entry",
+        r"no pg_hba.conf entry",
+        "the database admits nobody from here under this name ({what}); add a line for it to the server's pg_hba.conf",
+        StoreError,
+    ),
+    (
+        r"password authentication failed|no password supplied|role .* does not exist|no such user",
         "the database refuses the log-in ({what}); correct user and password in the database URL",
         StoreError,
     ),

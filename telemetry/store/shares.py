@@ -206,7 +206,9 @@ def _pings_of(
     return stored.take(np.argsort(stored.batch, kind="stable"))
 
 
-def _check_ins_of(connection: Connection[Any], share: int, group: list[_BatchRow]) -> dict[int, list[CheckIn]]:
+def _check_ins_of(
+    connection: Connection[Any], share: int, group: list[_BatchRow]
+) -> dict[int, list[CheckIn]]:
     """The check-ins of a group of batches, by batch."""
     first = min((row.first_check_in for row in group if row.first_check_in is not None), default=None)
     found: dict[int, list[CheckIn]] = {}

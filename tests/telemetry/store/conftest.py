@@ -9,8 +9,8 @@ import psycopg
 import pytest
 
 from geofence import Devices
-from tests.telemetry.store.batches import NOW_US, Maker, Wire
 from telemetry.store import Store
+from tests.telemetry.store.batches import NOW_US, Maker, Wire
 
 
 @pytest.fixture

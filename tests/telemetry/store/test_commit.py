@@ -9,11 +9,11 @@ import numpy as np
 import psycopg
 import pytest
 
-from tests.telemetry.store.batches import DAY_US, NOW_US
 from geofence import AMENDED, CLOSED, ENTER, HELD_BACK, NO_FIX, OPENED, WITHDRAWN
 from telemetry.columns import AlertChange, CheckIn, DeviceStatus, Outgoing, Reject, Tick
 from telemetry.store import StaleEpoch, Store, StoreError, StoreUnavailable
 from telemetry.store.rows import KEPT_PAYLOAD_BYTES
+from tests.telemetry.store.batches import DAY_US, NOW_US
 
 NOW = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=NOW_US)
 TABLES = (

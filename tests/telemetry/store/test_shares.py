@@ -14,10 +14,10 @@ import numpy as np
 import psycopg
 import pytest
 
-from tests.telemetry.store.batches import DAY_US, NOW_US
 from geofence import NO_FIX, Devices
 from telemetry.columns import CheckIn, Tick
 from telemetry.store import StaleEpoch, Store, StoreError, StoreUnavailable
+from tests.telemetry.store.batches import DAY_US, NOW_US
 
 
 def _columns_equal(a, b) -> bool:
