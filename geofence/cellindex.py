@@ -10,8 +10,8 @@ import numpy as np
 from geofence._kernels import lists as packing
 from geofence._kernels import raster
 from geofence._kernels.cover import cover
-from geofence._kernels.walk import walk_tracks
 from geofence._kernels.lists import IS_GRID
+from geofence._kernels.walk import walk_tracks
 from geofence.pieces import NORTH, SOUTH
 from geofence.units import E7, HALF_TURN_E7, NO_FIX, QUARTER_TURN_E7
 
@@ -82,7 +82,9 @@ class CellIndex:
         lon_b: NDArray[np.int32],
         lat_b: NDArray[np.int32],
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The zones that straight tracks may touch: track, zone; by track, then zone. Looks at the cells on the way."""
+        """The zones that straight tracks may touch: track, zone; by track, then zone. Looks at the cells on
+        the way.
+        """
         track, zone, used = walk_tracks(lon_a, lat_a, lon_b, lat_b, self.cells, self.lists, *self.grid)
         key = np.unique(track[:used] * len(self.columns.is_area) + zone[:used])
         at_pole = (np.abs(lat_a.astype(np.int64)) == QUARTER_TURN_E7) | (
@@ -151,7 +153,8 @@ class _Builder:
             return CellIndex(self.columns, nothing, nothing, (20, 20, 0, 0, 1, 1), past_180=False)
         tasks = [top]
         links: list[tuple[int, int]] = []
-        # The cells of a list grow with each nested grid; a budget keeps thousands of equal zones from exploding.
+        # The cells of a list grow with each nested grid; a budget keeps thousands of equal zones from
+        # exploding.
         budget = 8 * MAX_CELLS + 64 * len(self.columns.edges)
         while tasks:
             task = tasks.pop()
@@ -172,7 +175,7 @@ class _Builder:
             return None
         areas = np.flatnonzero(c.is_area)
         reaches = np.flatnonzero(c.reach_mm > 0).astype(np.int32)
-        west, south, east, north = self._extent(areas)
+        west, south, east, north = self._extent()
         weight = len(c.edges) + 8 * len(reaches)
         most = min(max(MIN_CELLS, CELLS_PER_EDGE * weight), MAX_CELLS)
         grid = fit_grid(west, south, east, north, most)
@@ -191,7 +194,7 @@ class _Builder:
             grid = fit_grid(west, south, east, north, most)
         return _Task(grid, sources, pool, reaches, np.empty(0, np.int64), -1, 0)
 
-    def _extent(self, areas: NDArray[np.int64]) -> tuple[int, int, int, int]:
+    def _extent(self) -> tuple[int, int, int, int]:
         """The box of all that the grid must hold."""
         boxes = self.columns.boxes
         west, south = boxes[:, :2].min(axis=0)

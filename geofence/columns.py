@@ -29,7 +29,8 @@ class ZoneColumns:
     reach_mm   : int32 (z,)      how far beyond its geometry it reaches
     poles      : uint8 (z,)      which poles it touches, pieces.NORTH | pieces.SOUTH
     centres    : int32 (z, 2)    the first vertex: a circle's centre
-    boxes      : int64 (z, 4)    west, south, east, north of all it covers; circles and the like within +-180 degrees
+    boxes      : int64 (z, 4)    west, south, east, north of all it covers; circles and the like within +-180
+                                 degrees
     pieces     : float64 (p, 4)  ax, ay, dx, dy, 1e-7 degree
     zone_piece : int64 (z+1,)
     spheres, levels, zone_level : see geofence._kernels.tree

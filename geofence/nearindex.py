@@ -67,11 +67,7 @@ class NearIndex:
                 zones,
                 serves_mm,
                 columns.is_circle,
-                *columns.for_distance[2:],
-                sides.cells,
-                sides.lists,
-                *sides.grid,
-                *grid,
+                *(*columns.for_distance[2:], *sides.lookup, *grid),
             )
             entries, begins = sort_entries(entries, cols * rows)
             # A cell no larger than the reach has the same neighbours as its quarters.
@@ -117,7 +113,9 @@ class NearIndex:
     def near(
         self, lon_e7: NDArray[np.int32], lat_e7: NDArray[np.int32], limit_mm: int, inside: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
-        """Ping, zone, signed distance in mm of all pairs within the limit. inside: what polygons cover, buffers aside."""
+        """Ping, zone, signed distance in mm of all pairs within the limit. inside: what polygons cover,
+        buffers aside.
+        """
         found: tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]
         found = kernels.near(
             lon_e7,
@@ -133,7 +131,9 @@ class NearIndex:
 
 
 def _top_grid(columns: ZoneColumns, serves_mm: int, smallest: float) -> tuple[int, int, int, int, int, int]:
-    """Fine enough for short lists, coarse enough that the number of (cell, zone) pairs stays in proportion."""
+    """Fine enough for short lists, coarse enough that the number of (cell, zone) pairs stays in
+    proportion.
+    """
     reach_mm = columns.reach_mm + np.int32(min(serves_mm, 900_000_000))
     boxes = np.repeat(np.array([[1 << 40, 1 << 40, -(1 << 40), -(1 << 40)]], np.int64), len(reach_mm), axis=0)
     grow_boxes(boxes, np.zeros_like(columns.is_area), reach_mm, columns.pieces, columns.zone_piece)

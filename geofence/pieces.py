@@ -35,7 +35,8 @@ def touched_poles(table: ZoneTable) -> NDArray[np.uint8]:
 def border_pieces(table: ZoneTable) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """float64 (k, 4) ax, ay, dx, dy in 1e-7 degree, and int64 (n+1,) which belong to each zone.
 
-    An edge at a pole is a single place; an edge along the antimeridian that a zone has on both sides of it is a
+    An edge at a pole is a single place; an edge along the antimeridian that a zone has on both sides of it
+    is a
     seam of the map, not a border of the zone. Neither has a distance.
     """
     edges, zone_edge = table.edges
@@ -101,7 +102,8 @@ def reach_boxes(
 ) -> NDArray[np.int64]:
     """int64 (n, 4): west, south, east, north of all that each zone covers, 1e-7 degree.
 
-    A polygon's own box is in the longitudes it was drawn in; what lies within reach of a geometry within +-180 degrees.
+    A polygon's own box is in the longitudes it was drawn in; what lies within reach of a geometry within
+    +-180 degrees.
     """
     edges, zone_edge = table.edges
     wide = edges.astype(np.int64)

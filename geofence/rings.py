@@ -106,9 +106,10 @@ def _positions(given: object, where: str, problems: list[str]) -> NDArray[np.flo
         return None
     try:
         degrees = np.array([(p[0], p[1]) for p in given], dtype=np.float64)
-        if any(isinstance(v, (str, bool)) for p in given for v in p[:2]):
-            raise TypeError
+        numbers = not any(isinstance(v, (str, bool)) for p in given for v in p[:2])
     except (TypeError, ValueError, IndexError, KeyError, OverflowError):
+        numbers = False
+    if not numbers:
         problems.append(f"{where}a position is not [longitude, latitude] in numbers; correct it")
         return None
     wrong = ~(np.isfinite(degrees).all(axis=1))
@@ -149,8 +150,8 @@ def _edges_fit(line: NDArray[np.int32], where: str, problems: list[str]) -> bool
     if (steps > HALF_TURN_E7).any():
         i = int(np.flatnonzero(steps > HALF_TURN_E7)[0])
         problems.append(
-            f"{where}the edge from {_text(line[i] / E7)} to {_text(line[i + 1] / E7)} is over 180 degrees; split the "
-            "zone at the antimeridian, or let longitudes run past 180 (write 190 for -170)"
+            f"{where}the edge from {_text(line[i] / E7)} to {_text(line[i + 1] / E7)} is over 180 degrees; "
+            "split the zone at the antimeridian, or let longitudes run past 180 (write 190 for -170)"
         )
         return False
     return True
@@ -187,13 +188,16 @@ def _turns_back(a: NDArray[np.int64], b: NDArray[np.int64], c: NDArray[np.int64]
     u = a - b
     v = c - b
     # Each product is at most 1.8e9 * 1.8e9 in size, so the sum of two still fits int64.
-    collinear = u[:, 0] * v[:, 1] == u[:, 1] * v[:, 0]
+    collinear: NDArray[np.bool_] = u[:, 0] * v[:, 1] == u[:, 1] * v[:, 0]
     ahead: NDArray[np.bool_] = u[:, 0] * v[:, 0] + u[:, 1] * v[:, 1] > 0
-    return collinear & ahead
+    back: NDArray[np.bool_] = collinear & ahead
+    return back
 
 
 def _without_spikes(vertices: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Take tips of spikes out until none is left (the vertex where one stood may then repeat, or be a tip itself)."""
+    """Take tips of spikes out until none is left (the vertex where one stood may then repeat, or be a tip
+    itself).
+    """
     ring = vertices.astype(np.int64)
     if not _turns_back(np.roll(ring, 1, axis=0), ring, np.roll(ring, -1, axis=0)).any():
         return vertices
@@ -216,10 +220,7 @@ def _without_spikes(vertices: NDArray[np.int32]) -> NDArray[np.int32]:
     changed = True
     while changed and len(done) >= 3:
         changed = False
-        if (done[0] == done[-1]).all():
-            done.pop()
-            changed = True
-        elif _turns_back(done[-2][None], done[-1][None], done[0][None])[0]:
+        if (done[0] == done[-1]).all() or _turns_back(done[-2][None], done[-1][None], done[0][None])[0]:
             done.pop()
             changed = True
         elif _turns_back(done[-1][None], done[0][None], done[1][None])[0]:
@@ -274,7 +275,8 @@ def _why_invalid(shapely: Any, shape: Any) -> str:
         at = ""
     else:
         at = f" near [{x:.7f}, {y:.7f}]"
-    return f"{reason.strip().lower()}{at}; redraw the zone there (a valid polygon's rings meet in single points at most)"
+    rule = "a valid polygon's rings meet in single points at most"
+    return f"{reason.strip().lower()}{at}; redraw the zone there ({rule})"
 
 
 def _text(position: NDArray[Any]) -> str:

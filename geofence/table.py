@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -100,7 +101,8 @@ class ZoneTable:
     @cached_property
     def is_circle(self) -> NDArray[np.bool_]:
         """Which zones are a single point and a radius."""
-        return self.geometry_type == _SINGLE_POINT
+        mask: NDArray[np.bool_] = self.geometry_type == _SINGLE_POINT
+        return mask
 
     @cached_property
     def edges(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
@@ -126,12 +128,10 @@ class ZoneTable:
         """Some of the zones, in the order given."""
         lines, zone_line = _gather(self.zone_line, zones)
         vertices, line_start = _gather(self.line_start, lines)
-        used = self.layer[zones]
-        names, layer = self.layer_names, used
         return ZoneTable(
             ids=[self.ids[i] for i in zones],
-            layer_names=names,
-            layer=layer,
+            layer_names=self.layer_names,
+            layer=self.layer[zones],
             geometry_type=self.geometry_type[zones],
             radius_mm=self.radius_mm[zones],
             buffer_mm=self.buffer_mm[zones],
@@ -171,7 +171,7 @@ class ZoneTable:
         for z, zone_id in enumerate(self.ids):
             first, last = self.zone_line[z], self.zone_line[z + 1]
             bounds = self.line_start[first : last + 1]
-            lines = [self.vertices[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+            lines = [self.vertices[a:b] for a, b in pairwise(bounds)]
             begins = np.flatnonzero(self.line_outer[first:last])
             parts = np.diff(np.append(begins, last - first))
             layer = int(self.layer[z])

@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from geofence.errors import ZoneError
 from geofence.rings import clean_line, clean_polygons
 from geofence.units import E7
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
 __all__ = ["AREA_TYPES", "GEOMETRY_TYPES", "MAX_REACH_M", "Zone", "read_features", "read_zones"]
@@ -77,31 +76,34 @@ def read_features(source: object) -> Iterator[tuple[str, object]]:
         raise ZoneError([("?", f"zones can't be read from a {type(source).__name__}; give a path or a dict")])
 
 
-def read_zones(features: Iterable[tuple[str, object]], taken: Iterable[str] = ()) -> list[Zone]:
+def read_zones(features: Iterable[tuple[str, object]], taken: Container[str] = ()) -> list[Zone]:
     """Check and clean features; raises one ZoneError that names every bad one.
 
     taken: ids that these zones may not have, because the set has them.
     """
     zones: list[Zone] = []
     problems: list[tuple[str, str]] = []
-    seen = {zone_id: "in the set" for zone_id in taken} if not hasattr(taken, "__contains__") else taken
     own: dict[str, str] = {}
     for place, feature in features:
         name = place
         try:
             properties = _properties(feature)
             name = _zone_id(properties)
-            if name in own:
-                raise _Bad(f"the id is used twice ({own[name]} and {place}); give each zone its own id")
-            own[name] = place
-            if name in seen:
-                raise _Bad("the set has a zone of this id already; take it out first (without) or rename")
+            _check_new(name, place, own, taken)
             zones.append(_zone(name, properties, feature))
         except _Bad as bad:
             problems.extend((name, what) for what in bad.args)
     if problems:
         raise ZoneError(problems)
     return zones
+
+
+def _check_new(zone_id: str, place: str, own: dict[str, str], taken: Container[str]) -> None:
+    if zone_id in own:
+        raise _Bad(f"the id is used twice ({own[zone_id]} and {place}); give each zone its own id")
+    own[zone_id] = place
+    if zone_id in taken:
+        raise _Bad("the set has a zone of this id already; take it out first (without) or rename")
 
 
 class _Bad(Exception):  # noqa: N818  (never leaves this module)
@@ -231,7 +233,7 @@ def _length_mm(properties: dict[str, Any], key: str, problems: list[str]) -> int
     return mm
 
 
-def geojson_feature(
+def geojson_feature(  # noqa: PLR0917 - a row of the table
     zone_id: str,
     layer: str | None,
     geometry_type: int,

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 
 from geofence._kernels import pairs
-from geofence.errors import PingError, ZoneError
 from geofence.cellindex import CellIndex
 from geofence.columns import ZoneColumns
+from geofence.errors import PingError, ZoneError
 from geofence.nearindex import NearIndex
 from geofence.table import ZoneTable
 from geofence.units import E7, MAX_LON_E7, NO_FIX, QUARTER_TURN_E7
@@ -30,7 +30,8 @@ MAX_REACH_MM: Final = 2_000_000_000
 class ZoneSet:
     """An immutable set of zones.
 
-    Positions are degrees in the methods that design names (``covering``, ``signed_distance``) and int32 counts
+    Positions are degrees in the methods that design names (``covering``, ``signed_distance``) and int32
+    counts
     of 1e-7 degree in the others. A zone's border counts as inside; ``buffer_m`` enlarges a zone by distance.
     Distances are signed, negative inside.
 
@@ -121,22 +122,27 @@ class ZoneSet:
 
     def signed_distance(self, lon: ArrayLike, lat: ArrayLike, zone: ArrayLike) -> NDArray[np.float64]:
         """Metres to the border of zone[i] from position i, negative inside; NaN where there is no fix."""
-        return self._distances(*_grid(lon, lat), zone)[0]
+        lon_e7, lat_e7 = _grid(lon, lat)
+        return self._distances(lon_e7, lat_e7, zone)[0]
 
     def distance_mm(
         self, lon_e7: NDArray[np.int32], lat_e7: NDArray[np.int32], zone: ArrayLike
     ) -> NDArray[np.int32]:
         """``signed_distance`` in whole millimetres, the same on every machine.
 
-        0 or less exactly where the zone covers the position; saturates at +-2,000,000,000 (2,000 km), which also stands
+        0 or less exactly where the zone covers the position; saturates at +-2,000,000,000 (2,000 km), which
+        also stands
         where there is no fix.
         """
-        return self._distances(*_int32(lon_e7, lat_e7), zone)[1]
+        lon_e7, lat_e7 = _int32(lon_e7, lat_e7)
+        return self._distances(lon_e7, lat_e7, zone)[1]
 
     def near(
         self, lon_e7: NDArray[np.int32], lat_e7: NDArray[np.int32], reach_mm: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
-        """All pairs no farther apart than ``reach_mm``: ping, zone, signed distance in mm; by ping, then zone."""
+        """All pairs no farther apart than ``reach_mm``: ping, zone, signed distance in mm; by ping, then
+        zone.
+        """
         lon_e7, lat_e7 = _int32(lon_e7, lat_e7)
         if not 0 <= reach_mm <= MAX_REACH_MM:
             raise PingError(f"reach_mm is {reach_mm}; it must lie within 0..{MAX_REACH_MM} (2,000 km)")
@@ -150,7 +156,9 @@ class ZoneSet:
         lon_b: NDArray[np.int32],
         lat_b: NDArray[np.int32],
     ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        """The zones that each straight track a->b touches: track, zone; by track, then zone. All in 1e-7 degree."""
+        """The zones that each straight track a->b touches: track, zone; by track, then zone. All in 1e-7
+        degree.
+        """
         lon_a, lat_a, lon_b, lat_b = _int32(lon_a, lat_a, lon_b, lat_b)
         track, zone = self._index.candidates(lon_a, lat_a, lon_b, lat_b)
         touch = np.empty(len(track), np.bool_)
@@ -169,7 +177,9 @@ class ZoneSet:
         return track[touch], zone[touch].astype(np.int32)
 
     def with_zones(self, features: object) -> Self:
-        """A set with more zones at its end. features: as for ``from_geojson``. An id may not be there already."""
+        """A set with more zones at its end. features: as for ``from_geojson``. An id may not be there
+        already.
+        """
         added = read_zones(read_features(features), taken=self._number)
         return type(self)(ZoneTable.concat([self._table, ZoneTable.of(added)]))
 
@@ -229,8 +239,8 @@ def _grid(lon: ArrayLike, lat: ArrayLike) -> tuple[NDArray[np.int32], NDArray[np
     if wrong.any():
         i = int(np.flatnonzero(wrong)[0])
         raise PingError(
-            f"position {i} is longitude {x[i] / E7:g}, latitude {y[i] / E7:g}; longitude must lie within +-214 "
-            "degrees, latitude within +-90; use NaN where there is no fix"
+            f"position {i} is longitude {x[i] / E7:g}, latitude {y[i] / E7:g}; longitude must lie within "
+            "+-214 degrees, latitude within +-90; use NaN where there is no fix"
         )
     x = np.where(none, NO_FIX, np.rint(x))
     y = np.where(none, NO_FIX, np.rint(y))
@@ -242,6 +252,7 @@ def _int32(*columns: NDArray[np.int32]) -> tuple[NDArray[np.int32], ...]:
     for column in columns:
         if column.dtype != np.int32 or column.shape != columns[0].shape or column.ndim != 1:
             raise PingError(
-                f"positions are {column.dtype}{column.shape}; they must be int32 columns of 1e-7 degree, equally long"
+                f"positions are {column.dtype}{column.shape}; they must be int32 columns of "
+                "1e-7 degree, equally long"
             )
     return tuple(np.ascontiguousarray(c) for c in columns)

@@ -1,12 +1,14 @@
 """A slow, obvious oracle for zones: Python's own integers, no Numba, no NumPy, no shapely.
 
-Positions are (x, y) in whole 1e-7 degrees. Integers are exact, so nothing here needs a tolerance but the distances, which
-follow the geodesic by a method unlike the one they check (Vincenty's iteration and a ternary search).
+Positions are (x, y) in whole 1e-7 degrees. Integers are exact, so nothing here needs a tolerance but the
+distances, which follow the geodesic by a method unlike the one they check (Vincenty's iteration and a
+ternary search).
 """
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 E7 = 10_000_000
 
@@ -28,7 +30,7 @@ def on_segment(a, b, p):
 def ring_side(ring, p):
     """'on', 'in' or 'out' of one closed ring."""
     inside = False
-    for a, b in zip(ring, ring[1:], strict=False):
+    for a, b in pairwise(ring):
         if on_segment(a, b, p):
             return "on"
         if (a[1] > p[1]) != (b[1] > p[1]):
@@ -48,14 +50,16 @@ def polygon_covers(rings, p):
 def covers(polygons, p):
     """Whether any polygon covers p, under p's own longitude or one a full turn away."""
     turn = 360 * E7
-    return any(
-        polygon_covers(rings, (p[0] + k * turn, p[1])) for rings in polygons for k in (-1, 0, 1)
-    )
+    return any(polygon_covers(rings, (p[0] + k * turn, p[1])) for rings in polygons for k in (-1, 0, 1))
 
 
 def segments_touch(a, b, c, d):
-    straddles = orientation(a, b, c) * orientation(a, b, d) < 0 and orientation(c, d, a) * orientation(c, d, b) < 0
-    return straddles or on_segment(a, b, c) or on_segment(a, b, d) or on_segment(c, d, a) or on_segment(c, d, b)
+    straddles = (
+        orientation(a, b, c) * orientation(a, b, d) < 0 and orientation(c, d, a) * orientation(c, d, b) < 0
+    )
+    return (
+        straddles or on_segment(a, b, c) or on_segment(a, b, d) or on_segment(c, d, a) or on_segment(c, d, b)
+    )
 
 
 def geodesic_m(p, q):
@@ -81,23 +85,29 @@ def geodesic_m(p, q):
         cos_2m = cos_s - 2 * math.sin(u1) * math.sin(u2) / cos2_alpha if cos2_alpha > 1e-18 else 0.0
         c = f / 16 * cos2_alpha * (4 + f * (4 - 3 * cos2_alpha))
         before = lam
-        lam = lon + (1 - c) * f * sin_alpha * (
-            sigma + c * sin_s * (cos_2m + c * cos_s * (2 * cos_2m**2 - 1))
-        )
+        lam = lon + (1 - c) * f * sin_alpha * (sigma + c * sin_s * (cos_2m + c * cos_s * (2 * cos_2m**2 - 1)))
         if abs(lam - before) < 1e-13:
             break
     k2 = cos2_alpha * (a**2 - b**2) / b**2
     big_a = 1 + k2 / 16384 * (4096 + k2 * (-768 + k2 * (320 - 175 * k2)))
     big_b = k2 / 1024 * (256 + k2 * (-128 + k2 * (74 - 47 * k2)))
-    shift = big_b * sin_s * (
-        cos_2m
-        + big_b / 4 * (cos_s * (2 * cos_2m**2 - 1) - big_b / 6 * cos_2m * (4 * sin_s**2 - 3) * (4 * cos_2m**2 - 3))
+    shift = (
+        big_b
+        * sin_s
+        * (
+            cos_2m
+            + big_b
+            / 4
+            * (cos_s * (2 * cos_2m**2 - 1) - big_b / 6 * cos_2m * (4 * sin_s**2 - 3) * (4 * cos_2m**2 - 3))
+        )
     )
     return b * big_a * (sigma - shift)
 
 
 def edge_distance_m(a, b, p, cuts=8):
-    """To the nearest place of the edge a-b, straight in longitude and latitude: a ternary search on each of its parts."""
+    """To the nearest place of the edge a-b, straight in longitude and latitude: a ternary search on each of
+    its parts.
+    """
     best = math.inf
     for k in range(cuts):
         low, high = k / cuts, (k + 1) / cuts

@@ -52,7 +52,8 @@ def _asked(
 def _in_cell_of(lists, at, x, y):
     """Whether a polygon covers a position of a cell; the entry's second word is at ``at``.
 
-    Parity of the crossings of the segment to the reference, see raster.reference_state. The reference lies to the left
+    Parity of the crossings of the segment to the reference, see raster.reference_state. The reference lies
+    to the left
     of every edge, so a position to the left of an edge crosses nothing of it: about half of them.
     """
     count = lists[at] >> 1

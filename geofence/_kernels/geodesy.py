@@ -6,10 +6,12 @@ only the bulge depends on the direction, so the error against the geodesic is be
 latitude and across the antimeridian (measured in tests/geofence/test_zone_distance.py).
 
 An edge is straight in longitude and latitude (RFC 7946), so in space it is a curve. Its nearest point is
-found by Newton's method on the squared chord, on pieces no longer than PIECE_E7, over which it is nearly a parabola.
+found by Newton's method on the squared chord, on pieces no longer than PIECE_E7, over which it is nearly a
+parabola.
 
 Only + - * / and square root are used, in a fixed order, without fastmath, so IEEE 754 fixes every bit.
-Sine and cosine are the polynomials of FreeBSD's msun (k_sin.c, k_cos.c; error below 1 unit in the last place).
+Sine and cosine are the polynomials of FreeBSD's msun (k_sin.c, k_cos.c; error below 1 unit in the last
+place).
 """
 
 from __future__ import annotations
@@ -136,7 +138,8 @@ def chord_to_piece2(ax, ay, dx, dy, x, y, px, py, pz):
     x, y       : float64  the position, 1e-7 degree
     px, py, pz : float64  the same in space, metres
 
-    Newton's method on the squared chord, from where the nearest place would be on a plane. A few hundred metres away
+    Newton's method on the squared chord, from where the nearest place would be on a plane. A few hundred
+    metres away
     one step is enough. Where the chord has no minimum (far off, near a pole) an end of the piece is nearest.
     """
     if dx == 0.0 and dy == 0.0:

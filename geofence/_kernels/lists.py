@@ -15,7 +15,8 @@ EDGES   edges << 1 | state of the reference, its x, its y, then ax, ay, bx, by o
 CIRCLE  x, y of the centre, radius in mm
 ASK     nothing more
 
-The description of a nested grid: its first cell in ``cells``, its kx, ky, and the logarithms of its columns and rows.
+The description of a nested grid: its first cell in ``cells``, its kx, ky, and the logarithms of its columns
+                                  and rows.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ IS_GRID = 3
 
 @njit(cache=True, nogil=True)
 def sort_entries(entries, n_cells):
-    """Entries in order of cell, then zone, one for each pair; and int64 (n_cells + 1,) where each cell's begin.
+    """Entries in order of cell, then zone, one for each pair; and int64 (n_cells + 1,) where each cell's
+    begin.
 
     Of several entries of a pair COVER stands for all, then ASK.
     """

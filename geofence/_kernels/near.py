@@ -1,6 +1,7 @@
 """Which zones lie within reach of which pings, and how far away.
 
-A second grid lists, for each cell and each zone within reach of it, the pieces of the zone's border that can be the
+A second grid lists, for each cell and each zone within reach of it, the pieces of the zone's border that can
+be the
 nearest to some position of the cell. With d the distance from the cell's middle to the border and r that
 to the cell's corners, these are the pieces within d + 2 r of the middle (the triangle inequality, twice).
 A query compares them on a plane, and measures exactly those that the plane's error leaves in doubt.
@@ -30,16 +31,13 @@ from geofence._kernels.geodesy import (
     sin_cos,
     to_mm,
 )
-from geofence._kernels.lists import IS_GRID, IS_LIST, IS_ZONE
+from geofence._kernels.lists import IS_GRID, IS_LIST
 from geofence._kernels.raster import (
     CIRCLE,
-    COVER,
-    EDGES,
     ENTRY_COLUMNS,
     SLACK_M,
     half_diagonal_m,
     reach_box,
-    reference_state,
     room1,
     room2,
     write_entry,
@@ -88,7 +86,8 @@ def rasterise_near(
     cols,
     rows,
 ):
-    """Entries (see raster) of the zones within ``limit_mm`` of the cells of a grid, and int32 their pool of pieces.
+    """Entries (see raster) of the zones within ``limit_mm`` of the cells of a grid, and int32 their pool of
+    pieces.
 
     zones   : int32 (s,)
     side_*  : a cell index of the polygons without their buffers
@@ -235,7 +234,9 @@ def rasterise_near(
 
 @njit(cache=True, nogil=True)
 def _gather(spheres, levels, level_first, level_last, first, px, py, pz, limit, pool, at):
-    """Write the numbers of the pieces whose spheres come within ``limit``; how many, -1: more than MAX_PIECES."""
+    """Write the numbers of the pieces whose spheres come within ``limit``; how many, -1: more than
+    MAX_PIECES.
+    """
     node = np.empty(8 * 12, np.int64)
     height = np.empty(8 * 12, np.int64)
     top = level_last - 2 - level_first
@@ -266,7 +267,9 @@ def _gather(spheres, levels, level_first, level_last, first, px, py, pz, limit, 
 
 @njit(cache=True, nogil=True)
 def pack_near(entries, begins, pool, centres, base, heavy):
-    """Words of cells (see lists) and the lists in this module's form; and the cells with more than ``heavy`` zones."""
+    """Words of cells (see lists) and the lists in this module's form; and the cells with more than ``heavy``
+    zones.
+    """
     n_cells = len(begins) - 1
     cells = np.zeros(n_cells, np.int32)
     words = 0
@@ -336,7 +339,8 @@ def near(
     """All pairs whose signed distance is at most ``limit_mm``, by ping, then zone.
 
     lon_e7, lat_e7 : int32 (n,)
-    inside         : int64 (2, k)  ping and zone where a polygon, without its buffer, covers a ping; by ping, then zone
+    inside         : int64 (2, k)  ping and zone where a polygon, without its buffer, covers a ping; by ping,
+                                   then zone
 
     Returns ping int64, zone int32, signed distance int32 mm.
     """
@@ -381,7 +385,8 @@ def near(
         x_m = normal * cos_lat * RADIANS_PER_E7
         y_m = normal * (1.0 - E2) / w2 * RADIANS_PER_E7
         flat = abs(y) <= FLAT_LAT
-        # how much a plane may be wrong per metre of distance, doubled: the parallels' shrinking, and the bulge
+        # how much a plane may be wrong per metre of distance, doubled: the parallels' shrinking, and the
+        # bulge
         doubt = 4.0 * (1.0 + abs(sin_lat) / max(cos_lat, 1e-9)) / EARTH_M
         while k_inside < n_inside and inside[0, k_inside] < i:
             k_inside += 1
@@ -407,7 +412,8 @@ def near(
                 and inside[1, k_inside] == zone
             )
             reach = np.int64(reach_mm[zone])
-            # With half a millimetre more nothing that rounds to the limit is lost; a metre is easier to believe.
+            # With half a millimetre more nothing that rounds to the limit is lost; a metre is easier to
+            # believe.
             far_m = (reach + limit_mm) / 1000.0 + 1.0
             if kind == CIRCLE:
                 cx, cy, cz = ecef(float(lists[at]), float(lists[at + 1]))

@@ -43,7 +43,9 @@ def _side(edges, zone_edge, poles, sides, zone, x, y):
 
 @njit(cache=True, nogil=True)
 def _signed(columns, poles, sides, zone, x, y, scratch):
-    """Signed distance in metres, and in whole millimetres so that 0 or less means: the zone covers the position."""
+    """Signed distance in metres, and in whole millimetres so that 0 or less means: the zone covers the
+    position.
+    """
     edges, zone_edge, is_area, reach_mm, pieces, zone_piece, spheres, levels, zone_level = columns
     fx = float(x)
     fy = float(y)
@@ -87,7 +89,8 @@ def pair_distances(lon_e7, lat_e7, zone, columns, poles, sides, metres, mm):
     poles          : uint8 (z,)    which poles each polygon touches
     sides          : the words, lists and grid of a cell index without buffers
     metres         : float64 (n,)  written; NaN where there is no fix
-    mm             : int32 (n,)    written; saturates at +-2,000,000,000; that, positive, where there is no fix
+    mm             : int32 (n,)    written; saturates at +-2,000,000,000; that, positive, where there is no
+                                   fix
     """
     scratch = np.empty((STACK, 3), np.float64)
     for i in range(len(lon_e7)):
@@ -108,10 +111,13 @@ def tracks_touch(ax, ay, bx, by, track, zone, columns, poles, sides, touch):
     track, zone    : int64 (n,)  the pairs
     touch          : bool (n,)   written; false where an end is no fix
 
-    A track goes the short way round. It touches a zone if an end is covered, if it crosses an edge, or if an end of an edge
+    A track goes the short way round. It touches a zone if an end is covered, if it crosses an edge, or if an
+    end of an edge
     lies within the zone's reach of it: two segments that don't cross are nearest at an end of one of them.
     """
-    edges, zone_edge, is_area, reach_mm, pieces, zone_piece, spheres, levels, zone_level = columns
+    edges = columns[0]
+    zone_edge = columns[1]
+    reach_mm = columns[3]
     scratch = np.empty((STACK, 3), np.float64)
     for i in range(len(track)):
         t = track[i]
@@ -153,7 +159,8 @@ def _crosses(edges, first, last, x0, y0, x1, y1):
         for e in range(first, last):
             ex = np.int64(edges[e, 0])
             fx = np.int64(edges[e, 2])
-            # Beside each other in longitude they can't touch; else all lies within 2 * 428 degrees of longitude, so
+            # Beside each other in longitude they can't touch; else all lies within 2 * 428 degrees of
+            # longitude, so
             # no product exceeds 1.8e9 * 4.28e9 (see exact).
             if max(u0, u1) < min(ex, fx) or min(u0, u1) > max(ex, fx):
                 continue

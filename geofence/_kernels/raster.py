@@ -1,6 +1,7 @@
 """Build the cell index: which zones concern which cells, and with which edges.
 
-A source is one zone as the cell above it sees it: for the top grid the zone itself, for a nested grid what the
+A source is one zone as the cell above it sees it: for the top grid the zone itself, for a nested grid what
+the
 parent cell knew of it. Rasterising turns sources into entries, one for each (cell, zone) that matters:
 
 COVER   every position of the cell is in the zone
@@ -85,7 +86,8 @@ def _x_at(ax, ay, bx, by, y):
 def reference_state(edges, pool, first, count, rx, ry, inside, x, y):
     """OUTSIDE, BOUNDARY or INSIDE of a position in the cell of a reference position; all int64.
 
-    The segment from the position to the reference stays in the cell, so the cell's edges are all it can cross.
+    The segment from the position to the reference stays in the cell, so the cell's edges are all it can
+    cross.
     It crosses an edge if the ends of each lie strictly on either side of the other; an end of an edge on the
     segment's line counts as lying to its left, so a border through a vertex is counted once. The reference
     lies on no edge's line.
@@ -129,7 +131,9 @@ def _row_line(edges, keys, first, last, low, size):
 
 @njit(cache=True, nogil=True)
 def _reference_x(edges, keys, first, last, low, size, y):
-    """A longitude in the cell at which (x, y) lies on the line of none of its edges; -2**62: none was found."""
+    """A longitude in the cell at which (x, y) lies on the line of none of its edges; -2**62: none was
+    found.
+    """
     middle = low + size // 2
     for attempt in range(TRIES):
         x = middle + ((attempt + 1) // 2) * (1 if attempt & 1 else -1) * max(1, size // 61)
@@ -138,7 +142,17 @@ def _reference_x(edges, keys, first, last, low, size, y):
         free = True
         for k in range(first, last):
             e = keys[k] & 0xFFFFFFFF
-            if side(np.int64(edges[e, 0]), np.int64(edges[e, 1]), np.int64(edges[e, 2]), np.int64(edges[e, 3]), x, y) == 0:
+            if (
+                side(
+                    np.int64(edges[e, 0]),
+                    np.int64(edges[e, 1]),
+                    np.int64(edges[e, 2]),
+                    np.int64(edges[e, 3]),
+                    x,
+                    y,
+                )
+                == 0
+            ):
                 free = False
                 break
         if free:
@@ -158,7 +172,8 @@ def rasterise_areas(edges, pool, sources, kx, ky, col0, row0, cols, rows):
     col0, row0 : the first cell's column and row, counted from 0 degrees
     cols, rows : the grid's size in cells
 
-    Returns entries int64 (n, ENTRY_COLUMNS), the cell numbered row * cols + col, and the pool int32 they refer to.
+    Returns entries int64 (n, ENTRY_COLUMNS), the cell numbered row * cols + col, and the pool int32 they
+    refer to.
     """
     entries = np.empty((1024, ENTRY_COLUMNS), np.int64)
     used = 0
@@ -329,8 +344,10 @@ def rasterise_reaches(
     reach_mm : int32 (z,)    of all zones
     others   : columns of the border tree, see geofence._kernels.tree
 
-    A block of cells is split until it lies wholly within reach, wholly out of it, or is one cell. Its extent is
-    bounded by the length of the path from its middle to a corner, in space, so the bounds hold at the poles too.
+    A block of cells is split until it lies wholly within reach, wholly out of it, or is one cell. Its extent
+    is
+    bounded by the length of the path from its middle to a corner, in space, so the bounds hold at the poles
+    too.
     """
     entries = np.empty((1024, ENTRY_COLUMNS), np.int64)
     used = 0
@@ -428,7 +445,8 @@ def reach_box(pieces, first, last, reach_m):
         east = max(east, pieces[i, 0], pieces[i, 0] + pieces[i, 2])
         south = min(south, pieces[i, 1], pieces[i, 1] + pieces[i, 3])
         north = max(north, pieces[i, 1], pieces[i, 1] + pieces[i, 3])
-    # The chord is shorter than the arc, and 6,335 km is the smallest radius of curvature; 2 % more covers both.
+    # The chord is shorter than the arc, and 6,335 km is the smallest radius of curvature; 2 % more covers
+    # both.
     dy = 1.02 * reach_m / 6_335_000.0 / RADIANS_PER_E7 + 10.0
     south = max(south - dy, -900_000_000.0)
     north = min(north + dy, 900_000_000.0)

@@ -59,7 +59,9 @@ def _state(lists, at, x, y):
     count = lists[at] >> 1
     edges = lists[at + 3 : at + 3 + 4 * count].reshape(count, 4)
     pool = np.arange(count)
-    return reference_state(edges, pool, 0, count, np.int64(lists[at + 1]), np.int64(lists[at + 2]), lists[at] & 1, x, y)
+    return reference_state(
+        edges, pool, 0, count, np.int64(lists[at + 1]), np.int64(lists[at + 2]), lists[at] & 1, x, y
+    )
 
 
 @njit(cache=True, nogil=True)

@@ -1,12 +1,14 @@
 """The nearest piece of a zone's border: a tree of spheres over consecutive pieces.
 
-Each piece lies in a sphere in space; FANOUT spheres in a row lie in a larger one, up to a single sphere. A sphere is
+Each piece lies in a sphere in space; FANOUT spheres in a row lie in a larger one, up to a single sphere. A
+sphere is
 never nearer than its centre's distance less its radius, at the poles and across the antimeridian too, so
 skipping by it is safe, and the least distance is the same whatever is skipped.
 
 spheres    : float64 (k, 4)   centre x, y, z and radius, metres; level by level, the pieces' own spheres first
 levels     : int64 (l,)       where each level of each zone begins in spheres
-zone_level : int64 (z+1,)     zone z has levels zone_level[z]:zone_level[z+1]; the last of them only marks the end
+zone_level : int64 (z+1,)     zone z has levels zone_level[z]:zone_level[z+1]; the last of them only marks
+                              the end
 """
 
 from __future__ import annotations
@@ -119,7 +121,8 @@ def sphere_bound(spheres, i, px, py, pz):
 def nearest_chord(
     pieces, first, last, spheres, levels, level_first, level_last, x, y, px, py, pz, limit, stack
 ):
-    """The chord, metres, from a position to the nearest of a zone's pieces; infinite if all are farther than ``limit``.
+    """The chord, metres, from a position to the nearest of a zone's pieces; infinite if all are farther than
+    ``limit``.
 
     x, y, px, py, pz        : float64  the position, 1e-7 degree, and the same in space, metres
     first, last             : the zone's pieces

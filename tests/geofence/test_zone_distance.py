@@ -1,6 +1,10 @@
-"""Distances: their error against geodesics, their sign, near, crossing, and the antimeridian and the poles."""
+"""Distances: their error against geodesics, their sign, near, crossing, and the antimeridian and the
+poles.
+"""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -25,7 +29,9 @@ def test_a_circle_is_geodesic(lon, lat, metres, error_m):
     rng = np.random.default_rng(1)
     zones = ZoneSet.from_geojson(point("c", lon, lat, 1.0))
     n = 500
-    to_lon, to_lat, _ = GEOD.fwd(np.full(n, lon), np.full(n, lat), rng.uniform(0, 360, n), np.full(n, float(metres)))
+    to_lon, to_lat, _ = GEOD.fwd(
+        np.full(n, lon), np.full(n, lat), rng.uniform(0, 360, n), np.full(n, float(metres))
+    )
     x, y = e7(to_lon), e7(to_lat)
     _, _, true_m = GEOD.inv(np.full(n, lon), np.full(n, lat), x / 1e7, y / 1e7)
     found = zones.signed_distance(x / 1e7, y / 1e7, np.zeros(n, np.int32)) + 1.0
@@ -41,14 +47,22 @@ def test_an_edge_is_straight_in_longitude_and_latitude(lat, metres):
     lat_m, lon_m = 111_000.0, 111_000.0 * np.cos(np.radians(lat))
     for k in range(4):
         reach = metres * rng.uniform(0.3, 2, 4)
-        a = (int(179.9 * 1e7 - reach[0] / lon_m * 1e7), int(lat * 1e7 + rng.uniform(-1, 0) * reach[1] / lat_m * 1e7))
-        b = (int(179.9 * 1e7 + reach[2] / lon_m * 1e7), int(lat * 1e7 + rng.uniform(0, 1) * reach[3] / lat_m * 1e7))
+        a = (
+            int(179.9 * 1e7 - reach[0] / lon_m * 1e7),
+            int(lat * 1e7 + rng.uniform(-1, 0) * reach[1] / lat_m * 1e7),
+        )
+        b = (
+            int(179.9 * 1e7 + reach[2] / lon_m * 1e7),
+            int(lat * 1e7 + rng.uniform(0, 1) * reach[3] / lat_m * 1e7),
+        )
         b = (min(b[0], 2_130_000_000), min(b[1], 899_000_000))
         zones = ZoneSet.from_geojson(line("l", [[a[0] / 1e7, a[1] / 1e7], [b[0] / 1e7, b[1] / 1e7]], 1.0))
         to_lon, to_lat, _ = GEOD.fwd(179.9, min(lat + metres / 3e5, 89.9), rng.uniform(0, 360), float(metres))
         p = (int(e7(to_lon)), int(e7(to_lat)))
         want = min(
-            naive.edge_distance_m(a, b, q) for q in (p, (p[0] + 3_600_000_000, p[1])) if abs(q[0] - a[0]) < 1_800_000_000
+            naive.edge_distance_m(a, b, q)
+            for q in (p, (p[0] + 3_600_000_000, p[1]))
+            if abs(q[0] - a[0]) < 1_800_000_000
         )
         found = zones.signed_distance([p[0] / 1e7], [p[1] / 1e7], [0])[0] + 1.0
         assert found == pytest.approx(want, abs=0.003 * max(metres, 1000) / 50_000 + 1e-4), k
@@ -60,7 +74,9 @@ def test_sign_cover_and_millimetres_agree():
     centre = (-808_400_000, 352_200_000)
     rings = [star(rng, centre, 40_000, 25)]
     zones = ZoneSet.from_geojson(
-        collection(feature("plain", rings), feature("wide", rings, buffer_m=12.5), point("c", -80.84, 35.22, 321.123))
+        collection(
+            feature("plain", rings), feature("wide", rings, buffer_m=12.5), point("c", -80.84, 35.22, 321.123)
+        )
     )
     x = (centre[0] + rng.integers(-45_000, 45_000, 4_000)).astype(np.int32)
     y = (centre[1] + rng.integers(-45_000, 45_000, 4_000)).astype(np.int32)
@@ -83,14 +99,22 @@ def test_near_is_every_pair_within_reach(reach_mm):
         centre = (int(1_799_000_000 + rng.integers(-2e6, 3e6)), int(-170_000_000 + rng.integers(-2e6, 2e6)))
         features.append(feature(f"s{i}", [star(rng, centre, 400_000, 40)], buffer_m=30.0 * (i % 2)))
         features.append(point(f"c{i}", min(centre[0], 1_799_999_999) / 1e7, centre[1] / 1e7, 200))
-        features.append(line(f"l{i}", [[centre[0] / 1e7, centre[1] / 1e7], [centre[0] / 1e7 + 0.02, centre[1] / 1e7 + 0.01]], 25))
+        features.append(
+            line(
+                f"l{i}",
+                [[centre[0] / 1e7, centre[1] / 1e7], [centre[0] / 1e7 + 0.02, centre[1] / 1e7 + 0.01]],
+                25,
+            )
+        )
     zones = ZoneSet.from_geojson(collection(*features))
     n = 300
     lon = 1_799_000_000 + rng.integers(-4_000_000, 5_000_000, n)
     x = np.where(lon > 1_800_000_000, lon - 3_600_000_000, lon).astype(np.int32)
     y = (-170_000_000 + rng.integers(-4_000_000, 4_000_000, n)).astype(np.int32)
     every = np.arange(len(zones), dtype=np.int32)
-    mm = zones.distance_mm(np.repeat(x, len(every)), np.repeat(y, len(every)), np.tile(every, n)).reshape(n, -1)
+    mm = zones.distance_mm(np.repeat(x, len(every)), np.repeat(y, len(every)), np.tile(every, n)).reshape(
+        n, -1
+    )
     ping, zone = np.nonzero(mm <= reach_mm)
     found = zones.near(x, y, reach_mm)
     assert [a.dtype for a in found] == [np.int64, np.int32, np.int32]
@@ -104,13 +128,13 @@ def test_near_across_sizes():
     """Country-size and house-size zones in one set: the same pairs as one by one."""
     rng = np.random.default_rng(5)
     features = [feature(f"country{i}", [star(rng, (0, 300_000_000), 250_000_000, 300)]) for i in range(2)]
-    features += [
-        point(f"home{i}", rng.normal(2.0, 0.01), rng.normal(31.0, 0.01), 50) for i in range(300)
-    ]
+    features += [point(f"home{i}", rng.normal(2.0, 0.01), rng.normal(31.0, 0.01), 50) for i in range(300)]
     zones = ZoneSet.from_geojson(collection(*features))
     x, y = e7(rng.normal(2.0, 0.02, 200)), e7(rng.normal(31.0, 0.02, 200))
     every = np.arange(len(zones), dtype=np.int32)
-    mm = zones.distance_mm(np.repeat(x, len(every)), np.repeat(y, len(every)), np.tile(every, 200)).reshape(200, -1)
+    mm = zones.distance_mm(np.repeat(x, len(every)), np.repeat(y, len(every)), np.tile(every, 200)).reshape(
+        200, -1
+    )
     ping, zone = np.nonzero(mm <= 300_000)
     found = zones.near(x, y, 300_000)
     assert np.array_equal(np.stack(found), np.stack([ping, zone, mm[ping, zone]]))
@@ -151,14 +175,36 @@ def cap(south):
 
 def test_a_polygon_that_contains_a_pole():
     zones = ZoneSet.from_geojson(collection(feature("cap", [cap(850_000_000)])))
-    assert zones.covering([0, 100, -180, 180, 33, 33], [90, 89.9, 85, 88, 85, 84.9999]).tolist() == [[0, 1, 2, 3, 4], [0] * 5]
+    assert zones.covering([0, 100, -180, 180, 33, 33], [90, 89.9, 85, 88, 85, 84.9999]).tolist() == [
+        [0, 1, 2, 3, 4],
+        [0] * 5,
+    ]
     # at the pole the border is 5 degrees of meridian away in every direction, and no seam is nearer
     five_degrees = GEOD.inv(0, 90, 0, 85)[2]
     found = zones.signed_distance([0, 77, -180, 180], [90, 90, 89, 89], [0, 0, 0, 0])
     assert found[:2] == pytest.approx(-five_degrees, rel=1e-4)
     assert found[2:] == pytest.approx(-GEOD.inv(0, 89, 0, 85)[2], rel=1e-4)
-    wedge = ZoneSet.from_geojson(feature("wedge", [[close([(0, 800_000_000), (300_000_000, 800_000_000), (300_000_000, 900_000_000), (0, 900_000_000)])]]))
-    assert wedge.covering([-120.0], [90.0]).tolist() == [[0], [0]]  # the pole is a corner of it, whatever the longitude
+    wedge = ZoneSet.from_geojson(
+        feature(
+            "wedge",
+            [
+                [
+                    close(
+                        [
+                            (0, 800_000_000),
+                            (300_000_000, 800_000_000),
+                            (300_000_000, 900_000_000),
+                            (0, 900_000_000),
+                        ]
+                    )
+                ]
+            ],
+        )
+    )
+    assert wedge.covering([-120.0], [90.0]).tolist() == [
+        [0],
+        [0],
+    ]  # the pole is a corner of it, whatever the longitude
 
 
 def test_a_circle_over_a_pole():
@@ -183,14 +229,16 @@ def test_crossing_is_touching_the_zone():
         for z, (rings,) in enumerate(polygons):
             ring = rings[0]
             touches = naive.polygon_covers([ring], a) or any(
-                naive.segments_touch(a, b, c, d) for c, d in zip(ring, ring[1:], strict=False)
+                naive.segments_touch(a, b, c, d) for c, d in pairwise(ring)
             )
             assert ((t, z) in found) == touches
 
 
 def test_no_kernel_divides_by_zero_at_a_pole():
     zones = ZoneSet.from_geojson(line("parallel", [[0, 80], [0.1, 80]], 100))
-    assert zones.signed_distance([40.0], [90.0], [0]) == pytest.approx(GEOD.inv(0, 90, 0, 80)[2] - 100, rel=1e-4)
+    assert zones.signed_distance([40.0], [90.0], [0]) == pytest.approx(
+        GEOD.inv(0, 90, 0, 80)[2] - 100, rel=1e-4
+    )
 
 
 def test_crossing_a_circle_a_corridor_and_the_antimeridian():
@@ -201,6 +249,7 @@ def test_crossing_a_circle_a_corridor_and_the_antimeridian():
             feature("split", SPLIT, buffer_m=50),
         )
     )
+
     def cross(lon_a, lat_a, lon_b, lat_b):
         return zones.crossing(*(np.array([e7(v)]) for v in (lon_a, lat_a, lon_b, lat_b)))[1].tolist()
 

@@ -23,7 +23,12 @@ def comb(centre, size, teeth):
     step = size // (2 * teeth)
     ring = [(x0, y0)]
     for k in range(teeth):
-        ring += [(x0 + 2 * k * step + step, y0), (x0 + 2 * k * step + step, y0 + size), (x0 + 2 * k * step + 2 * step, y0 + size), (x0 + 2 * k * step + 2 * step, y0)]
+        ring += [
+            (x0 + 2 * k * step + step, y0),
+            (x0 + 2 * k * step + step, y0 + size),
+            (x0 + 2 * k * step + 2 * step, y0 + size),
+            (x0 + 2 * k * step + 2 * step, y0),
+        ]
     ring += [(x0 + 2 * teeth * step, y0 - size // 10), (x0, y0 - size // 10)]
     clean = [p for i, p in enumerate(ring) if i == 0 or p != ring[i - 1]]
     return [close(clean)]
@@ -31,7 +36,9 @@ def comb(centre, size, teeth):
 
 def spiral(centre, size, turns):
     t = np.linspace(0.15, 1, 40 * turns)
-    outer = np.stack([size * t * np.cos(2 * math.pi * turns * t), size * t * np.sin(2 * math.pi * turns * t)], 1)
+    outer = np.stack(
+        [size * t * np.cos(2 * math.pi * turns * t), size * t * np.sin(2 * math.pi * turns * t)], 1
+    )
     inner = outer[::-1] * (1 - 0.4 / (turns * np.maximum(t[::-1], 0.3)))[:, None]
     return [close(np.rint(np.concatenate([outer, inner]) + np.array(centre)))]
 
@@ -46,7 +53,9 @@ def with_holes(centre, size):
     return [
         box(x, y, x + size, y + size),
         box(x + third, y + third, x + 2 * third, y + 2 * third)[::-1],
-        close([(x, y + size // 2), (x + third // 2, y + size // 2 + 7), (x + third // 2, y + size // 2 - 7)]),  # touches the rim
+        close(
+            [(x, y + size // 2), (x + third // 2, y + size // 2 + 7), (x + third // 2, y + size // 2 - 7)]
+        ),  # touches the rim
     ]
 
 
@@ -81,7 +90,9 @@ def collection(*features):
 
 
 def telling_positions(rng, polygons, n):
-    """Positions where an answer may go wrong: vertices, places on edges, both a unit beside, and anywhere in the box."""
+    """Positions where an answer may go wrong: vertices, places on edges, both a unit beside, and anywhere in
+    the box.
+    """
     vertices = np.array([p for rings in polygons for ring in rings for p in ring], np.int64)
     low, high = vertices.min(axis=0), vertices.max(axis=0)
     anywhere = rng.integers(low - 5, high + 6, (n, 2))
