@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import selectors
+import socket
 import ssl
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -192,6 +193,7 @@ class _Session:
             raise UplinkError(
                 f"{url!r} is no broker's address; write mqtt://user:password@host:1883 or mqtts://…"
             )
+        self._uplink = uplink
         self._host = parts.hostname
         self._port = parts.port or (8883 if parts.scheme == "mqtts" else 1883)
         self._commands = topic(root, device_id, "commands") if device_id else f"{root}/+/+/commands"
@@ -222,7 +224,7 @@ class _Session:
         client.on_publish = self._on_publish
         client.on_message = lambda _c, _u, message: uplink.command(message)
         both = selectors.EVENT_READ | selectors.EVENT_WRITE
-        client.on_socket_open = lambda _c, _u, sock: uplink.watch(self, sock, selectors.EVENT_READ)
+        client.on_socket_open = self._on_socket_open
         client.on_socket_close = lambda _c, _u, sock: uplink.watch(self, sock, 0)
         client.on_socket_register_write = lambda _c, _u, sock: uplink.watch(self, sock, both)
         client.on_socket_unregister_write = lambda _c, _u, sock: uplink.watch(
@@ -266,6 +268,11 @@ class _Session:
         if self.client.socket() is not None:
             self.client.disconnect()
             self.client.loop_write()
+
+    def _on_socket_open(self, _c: Client, _user: Any, sock: Any) -> None:
+        # paho writes each packet by itself; held back by Nagle's algorithm they would wait for delayed ACKs
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._uplink.watch(self, sock, selectors.EVENT_READ)
 
     def _on_connect(
         self, client: Client, _user: Any, _flags: Any, reason: ReasonCode, _properties: Any
