@@ -154,7 +154,7 @@ def pack(entries, begins, pool, edges, centres, reach_mm, base, heavy):
                 lists[used + 2] = ry
                 used += 3
                 for k in range(entries[i, 3], entries[i, 3] + entries[i, 4]):
-                    e = pool[k]
+                    e = np.int64(pool[k])
                     ax = np.int64(edges[e, 0])
                     ay = np.int64(edges[e, 1])
                     bx = np.int64(edges[e, 2])

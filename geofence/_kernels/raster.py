@@ -93,7 +93,7 @@ def reference_state(edges, pool, first, count, rx, ry, inside, x, y):
     lies on no edge's line.
     """
     for k in range(first, first + count):
-        e = pool[k]
+        e = np.int64(pool[k])
         ax = np.int64(edges[e, 0])
         ay = np.int64(edges[e, 1])
         bx = np.int64(edges[e, 2])
@@ -189,7 +189,7 @@ def rasterise_areas(edges, pool, sources, kx, ky, col0, row0, cols, rows):
         has_reference = sources[s, 3] != 0
         n = 0
         for k in range(first, first + count):
-            e = pool[k]
+            e = np.int64(pool[k])
             ax = np.int64(edges[e, 0])
             ay = np.int64(edges[e, 1])
             bx = np.int64(edges[e, 2])
