@@ -66,11 +66,7 @@ def act(
             f"outcome {outcome!r} does not go with {action}; resolve needs one of {', '.join(OUTCOMES)}"
         )
     now = moment(now_us)
-    row = yield (
-        "SELECT state, violation_id, device_id, rule_id, zone_id, severity, sentence, opened_time, topic"
-        " FROM alerts WHERE alert_id = %(alert_id)s FOR UPDATE",
-        {"alert_id": alert_id},
-    )
+    row = yield _FIND, {"alert_id": alert_id}
     if row is None:
         raise NoSuchAlert(alert_id)
     state, violation_id, device_id, rule_id, zone_id, severity, sentence, opened_time, topic = row
@@ -88,12 +84,7 @@ def act(
         "now": now,
     }
     yield _UPDATE, values
-    (log_id,) = yield (
-        "INSERT INTO alert_log (alert_id, violation_id, time, recorded_time, change, who, outcome, note)"
-        " VALUES (%(alert_id)s, %(violation_id)s, %(now)s, %(now)s, %(change)s, %(who)s, %(outcome)s, %(note)s)"
-        " RETURNING log_id",
-        values,
-    )
+    (log_id,) = yield _LOG, values
     event = {
         "specversion": "1.0",
         "id": f"{alert_id}-step-{log_id}",
@@ -118,20 +109,34 @@ def act(
         },
     }
     yield "SELECT pg_advisory_xact_lock(%(key)s, 0)", {"key": OUTBOX_LOCK}
-    yield (
-        "INSERT INTO outbox (alert_id, created_time, sent_time, retain, device_id, topic, payload) VALUES"
-        " (%(alert_id)s, %(now)s, CASE WHEN %(topic)s = '' THEN %(now)s::timestamptz END, true, %(device_id)s,"
-        " %(topic)s, %(payload)s) RETURNING pg_notify(%(channel)s, id::text)",
-        values | {"topic": topic, "payload": msgspec.json.encode(event), "channel": OUTBOX_CHANNEL},
-    )
+    message = {"topic": topic, "payload": msgspec.json.encode(event), "channel": OUTBOX_CHANNEL}
+    yield _SEND, values | message
 
 
+_FIND: Final = """
+SELECT state, violation_id, device_id, rule_id, zone_id, severity, sentence, opened_time, topic
+FROM alerts WHERE alert_id = %(alert_id)s FOR UPDATE
+"""
+_LOG: Final = """
+INSERT INTO alert_log (alert_id, violation_id, time, recorded_time, change, who, outcome, note)
+VALUES (%(alert_id)s, %(violation_id)s, %(now)s, %(now)s, %(change)s, %(who)s, %(outcome)s, %(note)s)
+RETURNING log_id
+"""
+# An alert that was never published has no topic; its message is for readers of the outbox alone.
+_SEND: Final = """
+INSERT INTO outbox (alert_id, created_time, sent_time, retain, device_id, topic, payload)
+VALUES (%(alert_id)s, %(now)s, CASE WHEN %(topic)s = '' THEN %(now)s::timestamptz END, true, %(device_id)s,
+        %(topic)s, %(payload)s)
+RETURNING pg_notify(%(channel)s, id::text)
+"""
 _UPDATE: Final = """
-UPDATE alerts SET state = %(state)s, updated_time = greatest(updated_time, %(now)s), note = coalesce(%(note)s, note),
-    outcome = %(outcome)s,
-    assigned_to = CASE %(change)s WHEN 'acknowledged' THEN %(who)s WHEN 'reopened' THEN NULL ELSE assigned_to END,
-    acknowledged_time = CASE %(change)s WHEN 'acknowledged' THEN %(now)s::timestamptz WHEN 'reopened' THEN NULL
-                                        ELSE acknowledged_time END,
+UPDATE alerts SET
+    state = %(state)s, outcome = %(outcome)s, note = coalesce(%(note)s, note),
+    updated_time = greatest(updated_time, %(now)s),
+    assigned_to = CASE %(change)s WHEN 'acknowledged' THEN %(who)s
+                                  WHEN 'reopened' THEN NULL ELSE assigned_to END,
+    acknowledged_time = CASE %(change)s WHEN 'acknowledged' THEN %(now)s::timestamptz
+                                        WHEN 'reopened' THEN NULL ELSE acknowledged_time END,
     resolved_time = CASE WHEN %(change)s = 'resolved' THEN %(now)s::timestamptz END
 WHERE alert_id = %(alert_id)s
 """

@@ -15,13 +15,22 @@ from telemetry.store.errors import StoreError, refused_connection, translated
 if TYPE_CHECKING:
     from psycopg import Connection
 
-__all__ = ["OLDEST_SERVER", "Row", "connect", "connection_options", "holder_name", "shown"]
+__all__ = [
+    "OLDEST_SERVER",
+    "SESSION_SQL",
+    "Row",
+    "check_server",
+    "connect",
+    "connection_options",
+    "holder_name",
+    "shown",
+]
 
 OLDEST_SERVER: Final = 14  # older ones lack what the schema uses, and are out of support
 CONNECT_TIMEOUT_S: Final = 5
 
-# Keepalives find a dead peer in about 15 s instead of two hours. The rest holds for every session, whatever the
-# role or the database sets: a commit must be on disk before the acknowledgement goes out.
+# Keepalives find a dead peer in about 15 s instead of two hours. The rest holds for every session, whatever
+# the role or the database sets: a commit must be on disk before the acknowledgement goes out.
 _KEEPALIVE: Final = {
     "keepalives_idle": 5,
     "keepalives_interval": 3,
@@ -55,7 +64,7 @@ def shown(url: str) -> str:
 
 
 def holder_name() -> str:
-    """This process, for people who look into ``shares``."""
+    """Host and process id, for people who look into ``shares``."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
@@ -95,16 +104,16 @@ def check_server(version: int, shown_url: str) -> None:
     """Refuse a server that is too old. version: as libpq numbers it, 150004 for 15.4."""
     if version < OLDEST_SERVER * 10_000:
         raise StoreError(
-            f"{shown_url}: this server is PostgreSQL {version // 10_000}; Ringfence needs {OLDEST_SERVER} or newer: "
-            "upgrade the server, or use another"
+            f"{shown_url}: this server is PostgreSQL {version // 10_000}; Ringfence needs {OLDEST_SERVER} or "
+            "newer: upgrade the server, or use another"
         )
 
 
+# `off` would acknowledge what a crash of the server loses; stricter values are kept.
+_SYNCHRONOUS: Final = """
+set_config('synchronous_commit', CASE current_setting('synchronous_commit')
+    WHEN 'off' THEN 'on' WHEN 'local' THEN 'on' ELSE current_setting('synchronous_commit') END, false)
+"""
 SESSION_SQL: Final = "SELECT " + ", ".join(
-    [f"set_config('{name}', '{value}', false)" for name, value in _SESSION.items()]
-    # `off` would acknowledge what a crash of the server loses; stricter values are kept
-    + [
-        "set_config('synchronous_commit', CASE current_setting('synchronous_commit')"
-        " WHEN 'off' THEN 'on' WHEN 'local' THEN 'on' ELSE current_setting('synchronous_commit') END, false)"
-    ]
+    [*(f"set_config('{name}', '{value}', false)" for name, value in _SESSION.items()), _SYNCHRONOUS]
 )

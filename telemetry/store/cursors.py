@@ -28,7 +28,10 @@ def write_cursor(of_list: str, *key: str | int) -> str:
 
 
 def read_cursor(text: str, of_list: str, *kinds: type[str | int]) -> Sequence[Any]:
-    """The key in a cursor, its values of these kinds. Raises BadCursor when it is of another list, or no cursor."""
+    """The key in a cursor, its values of these kinds.
+
+    Raises BadCursor when it is of another list, or no cursor.
+    """
     try:
         name, *key = msgspec.json.decode(
             base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
@@ -38,10 +41,8 @@ def read_cursor(text: str, of_list: str, *kinds: type[str | int]) -> Sequence[An
     if name != of_list or len(key) != len(kinds):
         raise BadCursor
     for value, kind in zip(key, kinds, strict=True):
-        if (
-            type(value) is not kind
-            or (kind is int and value not in _BIGINT)
-            or (kind is str and "\0" in value)
-        ):
+        if type(value) is not kind:
             raise BadCursor
-    return key
+        if (isinstance(value, int) and value not in _BIGINT) or (isinstance(value, str) and "\0" in value):
+            raise BadCursor
+    return list(key)

@@ -33,11 +33,11 @@ class StoreError(Exception):
     """Base of every error that the store raises on purpose; trying again does not help."""
 
 
-class StoreUnavailable(StoreError):
+class StoreUnavailable(StoreError):  # noqa: N818
     """The database does not answer, or can't write just now. Try again later; nothing was lost."""
 
 
-class StaleEpoch(StoreError):
+class StaleEpoch(StoreError):  # noqa: N818
     """Another engine has taken this share over; this one must stop.
 
     held, current : the epoch that this engine holds, and the share's
@@ -52,7 +52,7 @@ class StaleEpoch(StoreError):
         )
 
 
-class SchemaTooNew(StoreError):
+class SchemaTooNew(StoreError):  # noqa: N818
     """The database was migrated by a newer program."""
 
     def __init__(self, found: int, known: int) -> None:
@@ -63,7 +63,7 @@ class SchemaTooNew(StoreError):
         )
 
 
-class NoSuchAlert(StoreError, LookupError):
+class NoSuchAlert(StoreError, LookupError):  # noqa: N818
     """No alert has this id."""
 
     def __init__(self, alert_id: int) -> None:
@@ -71,7 +71,7 @@ class NoSuchAlert(StoreError, LookupError):
         super().__init__(f"no alert {alert_id} is known; list alerts to see those that are")
 
 
-class AlertConflict(StoreError):
+class AlertConflict(StoreError):  # noqa: N818
     """The alert's state does not allow this action."""
 
     def __init__(self, alert_id: int, action: str, state: str, remedy: str) -> None:
@@ -79,7 +79,7 @@ class AlertConflict(StoreError):
         super().__init__(f"alert {alert_id} is {state}: it can't be {action}; {remedy}")
 
 
-class BadCursor(StoreError, ValueError):
+class BadCursor(StoreError, ValueError):  # noqa: N818
     """A cursor that this list did not give."""
 
     def __init__(self) -> None:
@@ -90,7 +90,7 @@ class BadCursor(StoreError, ValueError):
 _REFUSALS: Final = (
     (
         r"no pg_hba.conf entry",
-        "the database admits nobody from here under this name ({what}); add a line for it to the server's pg_hba.conf",
+        "the database admits nobody from here under this name ({what}); add it to the server's pg_hba.conf",
         StoreError,
     ),
     (

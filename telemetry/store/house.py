@@ -89,8 +89,8 @@ def index_places(connection: Connection[Any], layout: Layout, now_us: int) -> in
             index, is_valid = there
             if is_valid:
                 continue
-            connection.execute(f"DROP INDEX CONCURRENTLY {index}")  # type: ignore[call-overload]
-        connection.execute(f"CREATE INDEX CONCURRENTLY ON {part} (cell, fix_time)")  # type: ignore[call-overload]
+            connection.execute(f"DROP INDEX CONCURRENTLY {index}")
+        connection.execute(f"CREATE INDEX CONCURRENTLY ON {part} (cell, fix_time)")
         made += 1
     return made
 

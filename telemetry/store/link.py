@@ -90,12 +90,14 @@ class Link:
             with translated(f"coming back to {shown(self.url)}"):
                 connection.execute("SET idle_in_transaction_session_timeout = '60s'")
                 row = connection.execute("SELECT epoch FROM shares WHERE share = %s", (share,)).fetchone()
-                if row != (epoch,):
-                    raise StaleEpoch(share, epoch, None if row is None else row[0])
-                self._end_others(connection)
+                if row == (epoch,):
+                    self._end_others(connection)
         except BaseException:
             connection.close()
             raise
+        if row != (epoch,):
+            connection.close()
+            raise StaleEpoch(share, epoch, None if row is None else row[0])
 
     def _end_others(self, connection: Connection[Row]) -> None:
         connection.execute(

@@ -74,8 +74,8 @@ def between(
     with (
         connection.cursor() as cursor,
         cursor.copy(
-            f"COPY (SELECT {READ_COLUMNS} FROM pings WHERE device_id = %s AND fix_time >= %s AND fix_time < %s)"  # noqa: S608
-            " TO STDOUT (FORMAT BINARY)",
+            f"COPY (SELECT {READ_COLUMNS} FROM pings"  # noqa: S608
+            " WHERE device_id = %s AND fix_time >= %s AND fix_time < %s) TO STDOUT (FORMAT BINARY)",
             (device_id, bound(from_us), bound(to_us)),
         ) as copy,
     ):

@@ -36,7 +36,7 @@ def pending(connection: Connection[Any], limit: int, after_id: int) -> list[Outb
         (after_id, limit),
         binary=True,
     )
-    return [OutboxRow(*row[:6], created_us=time_us_of(row[6])) for row in rows]
+    return [OutboxRow(*(*row[:6], time_us_of(row[6]))) for row in rows]
 
 
 def mark_sent(connection: Connection[Any], ids: Sequence[int]) -> None:

@@ -37,8 +37,8 @@ COPY_HEADER: Final = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 COPY_TRAILER: Final = b"\xff\xff"
 
 PING_COLUMNS: Final = (  # in the order in which pack_pings writes them
-    "fix_time, received_time, seq, batch, lat_e7, lon_e7, cell, accuracy_mm, speed_cmps, heading_cdeg, status, marks, "
-    "boot, altitude_m, battery_pct, satellites, share, judged, device_id"
+    "fix_time, received_time, seq, batch, lat_e7, lon_e7, cell, accuracy_mm, speed_cmps, heading_cdeg, "
+    "status, marks, boot, altitude_m, battery_pct, satellites, share, judged, device_id"
 )
 
 # What is read back, in this order: the text, then integers with what NULL means.
@@ -125,7 +125,10 @@ class PingPacker:
             self._rank = np.concatenate([self._rank, np.arange(len(self._rank), self._known)])
 
     def order(self, pings: Pings) -> NDArray[np.int64]:
-        """The pings by device id, then fix time: int64 (n,). Rows that fall together in the index go in together."""
+        """The pings by device id, then fix time: int64 (n,).
+
+        Rows that fall together in the index go in together.
+        """
         self._learn(pings.devices)
         if not len(pings):
             return np.zeros(0, np.int64)
@@ -137,7 +140,7 @@ class PingPacker:
             return np.argsort((rank << time_bits) | (time_us - earliest))
         return np.lexsort((time_us, rank))
 
-    def pack(
+    def pack(  # noqa: PLR0917
         self,
         pings: Pings,
         marks: NDArray[np.uint16],
@@ -154,19 +157,11 @@ class PingPacker:
         out = np.empty(len(COPY_HEADER) + size + len(COPY_TRAILER), np.uint8)
         out[: len(COPY_HEADER)] = np.frombuffer(COPY_HEADER, np.uint8)
         columns = [getattr(pings, name) for name, _, _ in COLUMNS]
-        end = len(COPY_HEADER) + pack_pings(
-            order,
-            self._id_bytes,
-            self._id_start,
-            *columns,
-            marks,
-            judged,
-            share,
-            batch,
-            out[len(COPY_HEADER) :],
-        )
+        of_devices, of_batch = (self._id_bytes, self._id_start), (marks, judged, share, batch)
+        arguments = (order, *of_devices, *columns, *of_batch, out[len(COPY_HEADER) :])
+        end = len(COPY_HEADER) + pack_pings(*arguments)
         out[end : end + 2] = 0xFF
-        return memoryview(out)[: end + 2]
+        return out.data[: end + 2]
 
 
 def unpack(chunks: Iterable[Any], devices: Devices) -> StoredPings:

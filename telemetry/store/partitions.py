@@ -49,6 +49,13 @@ def days_of(*times_us: NDArray[np.int64]) -> set[int]:
     return days
 
 
+_CREATE: Final = """
+CREATE TABLE {name} (LIKE {parent} INCLUDING ALL,
+    CHECK ({column} >= {lower}::timestamptz AND {column} < {upper}::timestamptz))
+"""
+_ATTACH: Final = "ALTER TABLE {parent} ATTACH PARTITION {name} FOR VALUES FROM ({lower}) TO ({upper})"
+
+
 class NativeDays:
     """Native range partitions, one for each day and table, named ``pings_2026_11_24``."""
 
@@ -102,11 +109,7 @@ class NativeDays:
             connection.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", (LOCK_KEY, table))
             if day in NativeDays.existing(connection, table):
                 return
-            for statement in (
-                "CREATE TABLE {name} (LIKE {parent} INCLUDING ALL,"
-                " CHECK ({column} >= {lower}::timestamptz AND {column} < {upper}::timestamptz))",
-                "ALTER TABLE {parent} ATTACH PARTITION {name} FOR VALUES FROM ({lower}) TO ({upper})",
-            ):
+            for statement in (_CREATE, _ATTACH):
                 connection.execute(
                     sql.SQL(statement).format(
                         name=name, parent=parent, column=column, lower=lower, upper=upper
@@ -142,7 +145,7 @@ class TimescaleChunks:
 
     @staticmethod
     def cut(connection: Connection[Any], table: str, column: str) -> None:
-        """Make a hypertable of a table without rows. No index of the extension's own: ours begin with what we ask."""
+        """Make a hypertable of a table without rows. It needs no index by time alone: we ask none of that."""
         connection.execute(
             "SELECT create_hypertable(%s::regclass, %s::name, chunk_time_interval => interval '1 day',"
             " create_default_indexes => false)",
@@ -159,7 +162,8 @@ class TimescaleChunks:
     def parts(connection: Connection[Any], table: str) -> list[tuple[str, int]]:
         """The chunks as (name to be used in SQL, end in microseconds)."""
         rows = connection.execute(
-            "SELECT format('%%I.%%I', chunk_schema, chunk_name), range_end FROM timescaledb_information.chunks"
+            "SELECT format('%%I.%%I', chunk_schema, chunk_name), range_end"
+            " FROM timescaledb_information.chunks"
             " WHERE hypertable_schema = current_schema() AND hypertable_name = %s ORDER BY range_end",
             (table,),
         ).fetchall()

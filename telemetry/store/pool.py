@@ -75,7 +75,7 @@ class ReadingPool:
 
     @asynccontextmanager
     async def use(self, doing: str) -> AsyncIterator[AsyncConnection[Row]]:
-        """A connection for one piece of work. Raises StoreUnavailable, within two seconds when the database is away."""
+        """A connection for one piece of work. StoreUnavailable, within two seconds: there is none."""
         assert self._pool is not None, "the reader is not open; call open() on the event loop first"
         with translated(doing):
             async with self._pool.connection() as connection:

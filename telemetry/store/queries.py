@@ -57,7 +57,8 @@ WITH known AS (
     ORDER BY device_id LIMIT %(limit)s
 )
 SELECT k.device_id, e.kind, e.participant, coalesce(e.groups, '{{{{}}}}'), d.online,
-       (SELECT count(*) FROM alerts a WHERE a.device_id = k.device_id AND a.state IN ('open', 'acknowledged')),
+       (SELECT count(*) FROM alerts a
+        WHERE a.device_id = k.device_id AND a.state IN ('open', 'acknowledged')),
        {_POSITION}
 FROM known k
 LEFT JOIN device_status d ON d.device_id = k.device_id
@@ -97,8 +98,8 @@ def track_row(row: Sequence[Any]) -> TrackRow:
 
 
 TRANSITIONS: Final = """
-SELECT transition_id, device_id, zone_id, kind, initial, late, time, confirmed_time, distance_mm, confidence_ppm,
-       rules_version
+SELECT transition_id, device_id, zone_id, kind, initial, late, time, confirmed_time, distance_mm,
+       confidence_ppm, rules_version
 FROM transitions
 WHERE {where}
 ORDER BY time DESC, transition_id DESC LIMIT %(limit)s
@@ -133,8 +134,8 @@ def violation_row(row: Sequence[Any]) -> ViolationRow:
 
 
 ALERTS: Final = f"""
-SELECT a.alert_id, a.state, a.outcome, a.device_id, a.rule_id, a.zone_id, a.severity, a.sentence, a.opened_time,
-       a.updated_time, {_VIOLATION}
+SELECT a.alert_id, a.state, a.outcome, a.device_id, a.rule_id, a.zone_id, a.severity, a.sentence,
+       a.opened_time, a.updated_time, {_VIOLATION}
 FROM alerts a
 LEFT JOIN violation_heads h ON h.violation_id = a.violation_id
 LEFT JOIN violations v ON {_OF_HEAD}
@@ -146,10 +147,8 @@ _ALERT_COLUMNS: Final = 10
 
 def alert_row(row: Sequence[Any]) -> AlertRow:
     """A row of ALERTS."""
-    violation = row[_ALERT_COLUMNS:]
-    return AlertRow(
-        *row[:_ALERT_COLUMNS], violation=None if violation[0] is None else ViolationRow(*violation)
-    )
+    alert, violation = row[:_ALERT_COLUMNS], row[_ALERT_COLUMNS:]
+    return AlertRow(*(*alert, None if violation[0] is None else ViolationRow(*violation)))
 
 
 # Cells first (index pings_place), then the exact distance on a sphere: within 0.5 % of that on the ellipsoid.

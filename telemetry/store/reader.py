@@ -58,8 +58,8 @@ class NearRow:
 class Reader:
     """Reads through a pool of connections on one event loop.
 
-    Every method raises StoreUnavailable within about two seconds when the database is away, and works again by
-    itself when it is back. Lists are walked by keyset cursors; they raise BadCursor.
+    Every method raises StoreUnavailable within about two seconds when the database is away, and works again
+    by itself when it is back. Lists are walked by keyset cursors; they raise BadCursor.
     """
 
     def __init__(self, url: str) -> None:
@@ -242,7 +242,8 @@ class Reader:
         """Its history, oldest first."""
         rows = await self._rows(
             "reading an alert's log",
-            "SELECT recorded_time, change, who, note FROM alert_log WHERE alert_id = %(alert_id)s ORDER BY log_id",
+            "SELECT recorded_time, change, who, note FROM alert_log"
+            " WHERE alert_id = %(alert_id)s ORDER BY log_id",
             {"alert_id": alert_id},
         )
         return [LogRow(*row) for row in rows]
@@ -275,7 +276,7 @@ class Reader:
         return row
 
     @staticmethod
-    async def _act(
+    async def _act(  # noqa: PLR0917
         connection: Any, alert_id: int, action: str, who: str, note: str | None, outcome: str | None
     ) -> None:
         now_us = time.time_ns() // 1000
@@ -291,13 +292,13 @@ class Reader:
     # --- rules and messages ---------------------------------------------------------------------
 
     async def ruleset(self) -> tuple[int, dict[str, Any], int] | None:
-        """Version, document ({"zones": FeatureCollection, "rules": {…}}) and effective_us of the newest rules."""
+        """Version, document ({"zones": …, "rules": …}) and effective_us of the newest rules."""
         async with self._pool.use("loading the rules") as connection:
             cursor = await connection.execute(rulesets.LOAD_SQL, (None,))
             return rulesets.load(await cursor.fetchone())
 
     async def outbox_since(self, after_id: int, limit: int) -> Sequence[EventRow]:
-        """Rows of the outbox with a greater id, by id. Ids grow in the order of commits, so none is skipped."""
+        """Rows of the outbox with a greater id, by id. Ids grow in the order of commits: none is skipped."""
         rows = await self._rows(
             "reading the outbox",
             "SELECT id, payload, created_time FROM outbox WHERE id > %(after)s ORDER BY id LIMIT %(limit)s",
@@ -329,16 +330,19 @@ class Reader:
 
     async def _rows(self, doing: str, query: str, values: dict[str, Any] | None = None) -> list[Any]:
         async with self._pool.use(doing) as connection:
-            cursor = await connection.execute(query, values, binary=True)  # type: ignore[arg-type]
+            cursor = await connection.execute(query, values, binary=True)
             return await cursor.fetchall()
 
     async def _stream(self, doing: str, query: str, values: dict[str, Any]) -> AsyncIterator[list[Any]]:
         """The rows in chunks, through a cursor of the server: neither side holds them all."""
-        async with self._pool.use(doing) as connection, connection.transaction():
-            async with connection.cursor("stream") as cursor:
-                await cursor.execute(query, values, binary=True)  # type: ignore[arg-type]
-                while rows := await cursor.fetchmany(CHUNK_ROWS):
-                    yield rows
+        async with (
+            self._pool.use(doing) as connection,
+            connection.transaction(),
+            connection.cursor("stream") as cursor,
+        ):
+            await cursor.execute(query, values, binary=True)
+            while rows := await cursor.fetchmany(CHUNK_ROWS):
+                yield rows
 
     async def _newest_first(
         self,
@@ -355,7 +359,8 @@ class Reader:
         window : from_us, to_us, cursor, limit
         """
         from_us, to_us, cursor, limit = window
-        conditions, values = ["true"], {"limit": limit + 1}
+        conditions = ["true"]
+        values: dict[str, Any] = {"limit": limit + 1}
         for number, (column, value) in enumerate(equal.items()):
             if value is not None:
                 conditions.append(f"{column} = {'ANY' if isinstance(value, list) else ''}(%(equal{number})s)")

@@ -76,7 +76,7 @@ def copy_rows(
 ) -> None:
     """COPY rows into a table, binary. columns: name and type of each."""
     names = ", ".join(name for name, _ in columns)
-    with cursor.copy(f"COPY {table} ({names}) FROM STDIN (FORMAT BINARY)") as copy:  # type: ignore[arg-type]
+    with cursor.copy(f"COPY {table} ({names}) FROM STDIN (FORMAT BINARY)") as copy:
         copy.set_types([kind for _, kind in columns])
         for row in rows:
             copy.write_row(row)
@@ -288,7 +288,8 @@ def storable(text: str) -> str:
 _ALERT_UPSERT: Final = """
 INSERT INTO alerts AS a (alert_id, violation_id, opened_time, updated_time, withdrawn_time, rules_version,
                          device_id, rule_id, zone_id, severity, state, sentence, topic)
-VALUES (%(alert_id)s, %(violation_id)s, %(time)s, %(time)s, CASE WHEN %(change)s = 'withdrawn' THEN %(now)s::timestamptz END,
+VALUES (%(alert_id)s, %(violation_id)s, %(time)s, %(time)s,
+        CASE WHEN %(change)s = 'withdrawn' THEN %(now)s::timestamptz END,
         %(rules_version)s, %(device_id)s, %(rule_id)s, %(zone_id)s, %(severity)s,
         CASE WHEN %(change)s = 'withdrawn' THEN 'withdrawn' ELSE 'open' END, %(sentence)s, %(topic)s)
 ON CONFLICT (alert_id) DO UPDATE SET

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 __all__ = ["LOAD_SQL", "load", "save"]
 
-LOAD_SQL = "SELECT version, document::text, effective_time FROM rules WHERE version = coalesce(%s, (SELECT max(version) FROM rules))"
+LOAD_SQL: Final = """
+SELECT version, document::text, effective_time FROM rules
+WHERE version = coalesce(%s, (SELECT max(version) FROM rules))
+"""
 
 
 def load(row: Sequence[Any] | None) -> tuple[int, dict[str, Any], int] | None:
@@ -92,8 +95,8 @@ def _save_enrollments(connection: Connection[Any], version: int, document: Mappi
     _replace(connection, version, "enrollments", "device_id", digests)
     _insert(
         connection,
-        "INSERT INTO enrollments (from_version, from_time, until_time, device_id, kind, participant, groups, layers,"
-        " digest) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        "INSERT INTO enrollments (from_version, from_time, until_time, device_id, kind, participant, groups,"
+        " layers, digest) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
         "enrollments",
         "device_id",
         {device_id: (version, *fields, digests[device_id]) for device_id, fields in rows.items()},
@@ -105,8 +108,9 @@ def _replace(
 ) -> None:
     """End the rows in force that are not among these."""
     connection.execute(
-        f"UPDATE {table} t SET until_version = %s WHERE until_version IS NULL AND NOT EXISTS"  # type: ignore[arg-type]  # noqa: S608
-        f" (SELECT FROM unnest(%s::text[], %s::bytea[]) n (key, digest) WHERE n.key = t.{key} AND n.digest = t.digest)",
+        f"UPDATE {table} t SET until_version = %s WHERE until_version IS NULL AND NOT EXISTS"  # noqa: S608
+        " (SELECT FROM unnest(%s::text[], %s::bytea[]) n (key, digest)"
+        f" WHERE n.key = t.{key} AND n.digest = t.digest)",
         (version, list(digests), list(digests.values())),
     )
 
@@ -117,11 +121,11 @@ def _insert(
     """Add those that have no row in force."""
     there = {
         row[0]
-        for row in connection.execute(f"SELECT {key} FROM {table} WHERE until_version IS NULL")  # type: ignore[arg-type]  # noqa: S608
+        for row in connection.execute(f"SELECT {key} FROM {table} WHERE until_version IS NULL")  # noqa: S608
     }
     new = [row for name, row in rows.items() if name not in there]
     with connection.cursor() as cursor:
-        cursor.executemany(insert, new)  # type: ignore[arg-type]
+        cursor.executemany(insert, new)
 
 
 def _digest(text: bytes) -> bytes:

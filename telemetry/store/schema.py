@@ -20,7 +20,7 @@ __all__ = ["VERSION", "layout_of", "migrate"]
 
 log = logging.getLogger(__name__)
 
-# In order; a database at version n has had the first n. A new version adds a file, and never edits an old one.
+# In order; a database at version n has had the first n. A new version adds a file and edits no old one.
 MIGRATIONS: Final = ("schema.sql",)
 VERSION: Final = len(MIGRATIONS)
 OLDEST_TIMESCALE: Final = (2, 11)
@@ -110,8 +110,8 @@ def _choose_layout(connection: Connection[Any], url: str) -> Layout:
         if version is None:
             log.warning(
                 "TimescaleDB %s is on this server but could not be installed into the database (%s): native "
-                "partitions are used, for good. To have hypertables, let an administrator run CREATE EXTENSION "
-                "timescaledb in an empty database, and start with that one",
+                "partitions are used, for good. To have hypertables, let an administrator run CREATE "
+                "EXTENSION timescaledb in an empty database, and start with that one",
                 available[0],
                 problem,
             )

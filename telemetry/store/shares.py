@@ -120,7 +120,8 @@ def advance(cursor: Cursor[Any], share: int, epoch: int, number: int) -> bool:
     if row[1] == number:
         return False
     raise StoreError(
-        f"share {share}: batch {number} can't follow batch {row[1]}; numbers go up by one: restore the share's state"
+        f"share {share}: batch {number} can't follow batch {row[1]}; numbers go up by one: "
+        "restore the share's state"
     )
 
 
@@ -130,7 +131,8 @@ def write_snapshot(cursor: Cursor[Any], share: int, epoch: int, batch: int, stat
     if row is None or row[0] != epoch:
         raise StaleEpoch(share, epoch, None if row is None else row[0])
     cursor.execute(
-        "INSERT INTO snapshots (share, batch, epoch, saved_time, state) VALUES (%s, %s, %s, clock_timestamp(), %b)"
+        "INSERT INTO snapshots (share, batch, epoch, saved_time, state)"
+        " VALUES (%s, %s, %s, clock_timestamp(), %b)"
         " ON CONFLICT (share, batch) DO UPDATE SET epoch = EXCLUDED.epoch, saved_time = EXCLUDED.saved_time,"
         " state = EXCLUDED.state",
         (share, batch, epoch, state),
@@ -236,8 +238,8 @@ def _split(
         if (end - begin, len(of_batch)) != (row.pings, row.check_ins):
             raise StoreError(
                 f"share {share}, batch {row.number}: {row.pings} pings and {row.check_ins} check-ins were "
-                f"committed, {end - begin} and {len(of_batch)} are there now: somebody removed rows; restore them "
-                "from a backup"
+                f"committed, {end - begin} and {len(of_batch)} are there now: somebody removed rows; "
+                "restore them from a backup"
             )
         tick = None
         if row.tick_time is not None and row.listening_since is not None:

@@ -52,7 +52,8 @@ _TEMPORARY: Final = "CREATE TEMPORARY TABLE IF NOT EXISTS newest_pings (LIKE pin
 # The ping's columns and the position's move each by their own time: the newest ping need not have a fix.
 _MERGE: Final = f"""
 INSERT INTO device_status AS d (device_id, {", ".join(_OF_PING)}, {", ".join(_OF_POSITION)})
-SELECT p.device_id, {", ".join(f"p.{name}" for name in _OF_PING)}, f.fix_time, f.lat_e7, f.lon_e7, f.accuracy_mm
+SELECT p.device_id, {", ".join(f"p.{name}" for name in _OF_PING)},
+       f.fix_time, f.lat_e7, f.lon_e7, f.accuracy_mm
 FROM (SELECT DISTINCT ON (device_id) * FROM newest_pings ORDER BY device_id, fix_time DESC) p
 LEFT JOIN (SELECT DISTINCT ON (device_id) * FROM newest_pings WHERE lat_e7 IS NOT NULL
            ORDER BY device_id, fix_time DESC) f ON f.device_id = p.device_id
@@ -61,7 +62,7 @@ ON CONFLICT (device_id) DO UPDATE SET
 {_moved(_OF_PING, _IS_NEWER)},
 {_moved(_OF_POSITION, _IS_NEWER_FIX)}
 WHERE {_IS_NEWER} OR {_IS_NEWER_FIX}
-"""
+"""  # noqa: S608
 
 
 class StatusBoard:

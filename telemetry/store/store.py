@@ -108,8 +108,8 @@ class Store:
     def keep_house(self, now_us: int | None = None) -> dict[str, int]:
         """Make days ahead, drop those past their retention, index the places of days that are over.
 
-        Gives how many days of each table were dropped. Call it hourly, and not on the connection that commits:
-        an index over a large day takes minutes.
+        Gives how many days of each table were dropped. Call it hourly, and not on the connection that
+        commits: an index over a large day takes minutes.
         """
         now_us = self._now_us() if now_us is None else now_us
         with self._link.use("keeping house") as connection:
@@ -244,7 +244,7 @@ class Store:
     # --- pings ----------------------------------------------------------------------------------
 
     def contains(self, pings: Pings) -> NDArray[np.bool_]:
-        """Which of these are stored: bool (n,). By boot, seq and fix time; without a seq by time and position."""
+        """Which are stored: bool (n,). By boot, seq and fix time; without a seq by fix time and position."""
         with self._link.use(f"looking {len(pings)} pings up") as connection:
             return lookups.contains(connection, pings)
 

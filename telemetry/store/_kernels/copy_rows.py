@@ -1,6 +1,7 @@
 """Rows of PostgreSQL's binary COPY format, written from columns and read into columns.
 
-A row is an int16 count of fields; a field is an int32 length and that many bytes, big-endian; length -1 is NULL.
+A row is an int16 count of fields; a field is an int32 length and that many bytes, big-endian; length -1 is
+NULL.
 https://www.postgresql.org/docs/current/sql-copy.html ("Binary Format").
 """
 
@@ -128,7 +129,7 @@ def pack_pings(
 
 @njit(nogil=True, cache=True)
 def count_rows(buffer, at):
-    """How many whole rows stand in ``buffer`` (uint8) from ``at`` to its end or its trailer; -1: it is damaged."""
+    """How many rows stand in ``buffer`` (uint8) from ``at`` to its end or its trailer; -1: it is damaged."""
     n = 0
     size = len(buffer)
     while at + 2 <= size:
