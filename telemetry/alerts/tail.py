@@ -44,6 +44,10 @@ class Event:
     data: bytes
 
 
+class _NotReady(httpx.HTTPError):
+    """Ringfence answers, but has no database now: worth waiting for."""
+
+
 def tail(http_url: str, *, as_json: bool, console: Console | None = None) -> None:
     """Follow alerts until Ctrl-C: a live table, or with ``as_json`` the CloudEvents, one on a line.
 
@@ -86,7 +90,7 @@ def events(client: httpx.Client) -> Iterator[Event]:
                     yield event
             problem = "the server ended the stream"
         except httpx.HTTPError as error:
-            if not answered:
+            if not answered and not isinstance(error, _NotReady):
                 raise TailError(
                     f"nothing answers at {client.base_url} ({_reason(error)}); start `ringfence up`, "
                     "or name its address with --url"
@@ -130,7 +134,7 @@ def _check(client: httpx.Client, response: httpx.Response) -> None:
         return
     if response.status_code == 503 and kind == "application/problem+json":
         response.read()
-        raise httpx.ReadError(str(response.json()["detail"]))
+        raise _NotReady(str(response.json()["detail"]))
     raise TailError(
         f"what answers at {client.base_url} is no Ringfence (status {response.status_code}, "
         f"{kind or 'no type'}); name the address that `ringfence up` printed with --url"
@@ -144,21 +148,29 @@ def _reason(error: httpx.HTTPError) -> str:
 def _print_json(client: httpx.Client) -> None:
     for event in events(client):
         if event.kind == "alert":
-            sys.stdout.write(event.data.decode() + "\n")
-            sys.stdout.flush()
+            _write(event.data.decode())
+        elif event.kind == "lost":
+            _complain(event)
 
 
 def _print_lines(client: httpx.Client) -> None:
     for event in events(client):
-        if event.kind != "alert":
-            continue
-        told = msgspec.json.decode(event.data)
-        step = str(told["type"]).rpartition(".")[2]
-        data = told["data"]
-        who = f"{data['device_id']} {data['rule_id']}"
-        line = f"{told['time']} {step} {data['severity']} {who}: {data['sentence']}"
-        sys.stdout.write(printable(line) + "\n")
-        sys.stdout.flush()
+        if event.kind == "alert":
+            told = msgspec.json.decode(event.data)
+            step, data = str(told["type"]).rpartition(".")[2], told["data"]
+            who = f"{data['device_id']} {data['rule_id']}"
+            _write(printable(f"{told['time']} {step} {data['severity']} {who}: {data['sentence']}"))
+        elif event.kind == "lost":
+            _complain(event)
+
+
+def _write(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _complain(event: Event) -> None:
+    sys.stderr.write(f"connection lost ({printable(event.data.decode())}); trying again\n")
 
 
 def _show_table(client: httpx.Client, console: Console) -> None:

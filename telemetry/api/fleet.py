@@ -131,8 +131,10 @@ def fleet_routes(reader: Reader) -> APIRouter:
         style = negotiate(accept, POSITION_TYPES)
         rows = await reader.positions(None)
         if style == "json":
-            return Response(columns_json(rows), media_type="application/json", headers={"Vary": "Accept"})
-        return Response(geojson(rows), media_type="application/geo+json", headers={"Vary": "Accept"})
+            return Response(
+                await columns_json(rows), media_type="application/json", headers={"Vary": "Accept"}
+            )
+        return Response(await geojson(rows), media_type="application/geo+json", headers={"Vary": "Accept"})
 
     return router
 

@@ -237,7 +237,7 @@ class Hub:
             if first or not moved:
                 return False
             self._delta_number += 1
-            self._deltas.append((self._delta_number, sse("positions", columns_json(moved))))
+            self._deltas.append((self._delta_number, sse("positions", await columns_json(moved))))
             return True
 
     def _newer(self, rows: Sequence[PositionRow]) -> list[PositionRow]:

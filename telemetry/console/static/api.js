@@ -10,10 +10,10 @@ export class ApiError extends Error {
   }
 }
 
-async function request(path, options = {}) {
+async function request(path, options = {}, root = ROOT) {
   let response;
   try {
-    response = await fetch(ROOT + path, options);
+    response = await fetch(root + path, options);
   } catch {
     throw new ApiError("The server can't be reached.", "Check that ringfence up is running.", 0);
   }
@@ -30,6 +30,9 @@ const post = (path, body) =>
   request(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
 
 const query = (parameters) => new URLSearchParams(parameters.filter(([, value]) => value != null)).toString();
+
+/** Resolves when the server is ready; else the error says why it is not. */
+export const ready = () => request("/readyz", {}, "");
 
 export const settings = () => fetch("/console/settings.json").then((response) => response.json());
 

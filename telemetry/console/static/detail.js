@@ -2,7 +2,7 @@
 
 import { trackUrl } from "./api.js";
 import { $, h } from "./dom.js";
-import { age, count, metres, moment, percent, shortMoment, span, words } from "./format.js";
+import { age, count, metres, moment, percent, sentences, shortMoment, span, words } from "./format.js";
 import { isLive } from "./model.js";
 
 const OUTCOMES = [
@@ -67,7 +67,7 @@ export class Detail {
   }
 
   showError(key, title, error) {
-    this.#show(key, this.#head("error"), h("h2", { id: "detail-title" }, title), h("p.problem", {}, error.message), h("p", {}, error.remedy));
+    this.#show(key, this.#head("error"), h("h2", { id: "detail-title" }, title), h("p.problem", {}, sentences(error.message)), h("p", {}, sentences(error.remedy)));
   }
 
   startResolve() {
@@ -81,7 +81,7 @@ export class Detail {
   /** Say what went wrong with a step, beside its button. */
   problem(error) {
     const place = this.root.querySelector(".problem");
-    if (place) place.textContent = `${error.message} ${error.remedy}`;
+    if (place) place.textContent = sentences(error.message, error.remedy);
   }
 
   #show(key, ...children) {
@@ -148,7 +148,7 @@ export class Detail {
   }
 
   #links(deviceId, extra) {
-    if (extra?.error) return h("p.problem", {}, `The track can't be shown: ${extra.error.message}`);
+    if (extra?.error) return h("p.problem", {}, sentences(`the track can't be shown: ${extra.error.message}`));
     if (!extra?.window) return h("p.small", {}, "Loading the track…");
     const [from, to] = extra.window;
     return h("p.small", {},

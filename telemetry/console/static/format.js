@@ -9,8 +9,13 @@ export function span(seconds) {
   const s = Math.max(0, Math.round(seconds));
   if (s < MINUTE) return `${s} s`;
   if (s < HOUR) return `${Math.floor(s / MINUTE)} min`;
-  if (s < DAY) return `${Math.floor(s / HOUR)} h ${Math.floor((s % HOUR) / MINUTE)} min`;
-  return `${Math.floor(s / DAY)} d ${Math.floor((s % DAY) / HOUR)} h`;
+  if (s < DAY) return two(s, HOUR, "h", MINUTE, "min");
+  return two(s, DAY, "d", HOUR, "h");
+}
+
+function two(s, large, largeName, small, smallName) {
+  const rest = Math.floor((s % large) / small);
+  return `${Math.floor(s / large)} ${largeName}${rest ? ` ${rest} ${smallName}` : ""}`;
 }
 
 /** How long ago a time was; in words when it is not past. */
@@ -44,5 +49,9 @@ export function metres(m) {
 }
 
 export const count = (n, one, many) => `${n.toLocaleString()} ${n === 1 ? one : many}`;
+
+/** What the API says, as sentences: each with a capital and a full stop. */
+export const sentences = (...parts) =>
+  parts.filter(Boolean).map((part) => `${part[0].toUpperCase()}${part.slice(1)}${/[.!?…]$/.test(part) ? "" : "."}`).join(" ");
 
 export const words = (name) => name.replaceAll("_", " ");

@@ -4,7 +4,7 @@ import * as api from "./api.js";
 import { CanvasMap } from "./canvas-map.js";
 import { Detail } from "./detail.js";
 import { $ } from "./dom.js";
-import { count } from "./format.js";
+import { count, sentences } from "./format.js";
 import { drawable, positionsOf } from "./geometry.js";
 import { createGlMap, hasWebGl } from "./gl-map.js";
 import { Model } from "./model.js";
@@ -13,6 +13,7 @@ import { isDark, startTheme } from "./theme.js";
 
 const TRACK_BEFORE_MS = 90 * 60_000; // what led to an alert
 const TRACK_LENGTH_MS = 3 * 3600_000;
+const DONE_LOADED = 200;
 const MANY = 20; // from so many on, the lists are cheaper than each alert by itself
 
 const model = new Model();
@@ -33,7 +34,7 @@ async function loadAlerts() {
   try {
     const [live, done] = await Promise.all([
       api.alerts(["open", "acknowledged"], 2000),
-      api.alerts(["resolved", "withdrawn"], 200),
+      api.alerts(["resolved", "withdrawn"], DONE_LOADED),
     ]);
     model.replaceAlerts([...live, ...done]);
     setTrouble(null);
@@ -77,8 +78,9 @@ function render() {
 }
 
 function noteFor(alerts) {
-  if (!model.loaded) return trouble ? { title: "The alerts can't be loaded", text: `${trouble.message} ${trouble.remedy}` } : null;
+  if (!model.loaded) return trouble && { title: "The alerts can't be loaded", text: sentences(trouble.message, trouble.remedy) };
   if (alerts.length) return null;
+  if ($("connection").dataset.state !== "live") return { title: "Not connected", text: "Whether there are alerts is not known." };
   if (tab === "done") return { title: "Nothing done yet", text: "Resolved and withdrawn alerts are listed here." };
   const fleet = model.devices.size
     ? `${count(model.devices.size, "device", "devices")} ${model.devices.size === 1 ? "is" : "are"} watched.`
@@ -102,15 +104,25 @@ function setTrouble(error) {
   trouble = error;
   const banner = $("banner");
   banner.hidden = !error;
-  banner.textContent = error ? `${error.message} ${error.remedy ?? ""} Trying again…` : "";
+  banner.textContent = error ? sentences(error.message, error.remedy, "Trying again…") : "";
+}
+
+/** Say why there is no connection, as far as the server can tell. */
+async function explain() {
+  const error = await api.ready().then(() => null, (reason) => reason);
+  if (!error || $("connection").dataset.state === "live") return;
+  setTrouble(error);
+  render();
 }
 
 function setConnection(state, problem) {
   const text = { live: "Live", connecting: "Reconnecting…", trouble: "No database" }[state];
   $("connection").dataset.state = state;
   $("connection-text").textContent = text;
-  if (state === "trouble") setTrouble({ message: problem, remedy: "" });
+  if (state === "connecting") explain();
+  if (state === "trouble") setTrouble({ message: problem });
   if (state === "live" && trouble) setTrouble(null);
+  if (model.loaded) render();
 }
 
 function announce(text) {

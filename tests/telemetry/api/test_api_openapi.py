@@ -53,6 +53,12 @@ def test_operations_have_unique_names_summaries_and_only_problem_errors(document
                 assert list(response["content"]) == ["application/problem+json"], (path, status)
 
 
+def test_no_parameter_can_be_null(document):
+    for path, _, operation in operations(document):
+        for parameter in operation.get("parameters", []):
+            assert '"null"' not in json.dumps(parameter), (path, parameter["name"])
+
+
 def test_answers_are_what_the_document_says(api, document, filled):
     filled_in = {"device_id": "a1", "alert_id": str(filled.alert_ids[0])}
     checked = 0

@@ -138,6 +138,23 @@ def test_the_page_finds_its_server_again_and_has_missed_nothing(town, page, even
         page.wait("document.querySelectorAll('.alert').length === 1")
 
 
+def test_without_a_database_the_page_says_so_and_not_that_all_is_well(page):
+    with serving("postgresql://nobody@127.0.0.1:1/nothing") as url:
+        page.open(url)
+        page.wait("!document.querySelector('#banner').hidden")
+        assert "the database is not available" in text(page, "#banner")
+        assert "Trying again" in text(page, "#banner")
+        page.wait("document.querySelector('#queue-note').innerText.includes('can\\'t be loaded')")
+    page.wait("document.querySelector('#banner').innerText.includes('Check that ringfence up is running')")
+
+
+def test_an_empty_list_is_no_good_news_while_the_server_is_away(town, page):
+    with serving(town.url) as url:
+        opened(page, url)
+        page.wait("document.querySelector('#queue-note').innerText.includes('No alert to do')")
+    page.wait("document.querySelector('#queue-note').innerText.includes('Not connected')")
+
+
 def test_a_phone_sees_the_map_above_the_alerts_and_nothing_runs_over(filled, chromium):
     with serving(filled.url) as url:
         page = opened(chromium.page(width=390, height=844, phone=True), url)

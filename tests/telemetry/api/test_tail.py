@@ -53,7 +53,9 @@ def test_json_lines_across_a_restart_of_the_server_and_a_quiet_end(town, eventua
     process.send_signal(signal.SIGINT)
     assert process.wait(10) == 0
     reader.join(10)
-    assert process.stderr.read() == ""
+    said = process.stderr.read().splitlines()
+    assert said
+    assert all(line.startswith("connection lost (") for line in said)
     told = [int(line["data"]["alert_id"]) for line in lines]
     written = [alert_id for alert_id in [first, *town.alert_ids[1:]] if alert_id >= told[0]]
     assert told == written
@@ -73,6 +75,19 @@ def test_plain_lines_where_the_output_is_no_terminal(town, eventually):
         assert process.wait(10) == 0
         reader.join(10)
     assert "opened critical a1 no-schools: inside school-1 by 62 m" in lines[0]
+
+
+def test_without_a_database_it_waits_and_says_why(eventually):
+    with serving("postgresql://nobody@127.0.0.1:1/nothing") as url:
+        process = follow(url, "json")
+        lines: list[str] = []
+        reader = threading.Thread(target=lambda: lines.extend(process.stderr))
+        reader.start()
+        eventually(lambda: lines, timeout_s=20)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+        reader.join(10)
+    assert "the database is not available" in lines[0]
 
 
 def test_nothing_answers():
