@@ -114,6 +114,14 @@ class RunningEngine:
         response.raise_for_status()
         return response.json()
 
+    def track(self, device_id: str) -> list[dict]:
+        """All pings of a device; none while nobody knows it."""
+        response = httpx.get(f"{self.http_url}/api/v1/devices/{device_id}/track", timeout=10.0)
+        if response.status_code == 404:
+            return []
+        response.raise_for_status()
+        return response.json()["items"]
+
     def items(self, path: str, **parameters: object) -> list[dict]:
         """All items of a list, page after page."""
         found: list[dict] = []

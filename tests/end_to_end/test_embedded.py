@@ -84,7 +84,7 @@ def test_kill_of_everything_then_up_again_keeps_what_was_acknowledged(
 
     again = engines("--rules", str(circle_rules), data_dir=state_root)
     eventually(
-        lambda: sorted(row["seq"] for row in again.get("devices/a17/track")["items"]) == list(range(50)), 20
+        lambda: sorted(row["seq"] for row in again.track("a17")) == list(range(50)), 20
     )
     assert again.stop() == 0
 
