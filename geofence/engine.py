@@ -12,14 +12,15 @@ import numpy as np
 
 from geofence._kernels import fixes
 from geofence._kernels.judge import advance_due, begin_check_ins, judge
-from geofence._kernels.layout import fill_own, own_counts
+from geofence._kernels.layout import own_counts, own_zones, questions, tracks_in_question
 from geofence._kernels.world import Batch, Said, World
+from geofence.boxes import boxes_of
 from geofence.ledger import Ledger
 from geofence.pings import Devices, Pings
 from geofence.plan import Calendars, Plan
 from geofence.records import CLOSED, CROSS, OPENED, TRANSITION, VIOLATION, Decided
 from geofence.state import CROSSING, FAR_FUTURE, State, blank_device
-from geofence.units import NO_FIX, NO_TIME
+from geofence.units import NO_TIME
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,6 +56,7 @@ class Engine:
 
     def _use(self, plan: Plan) -> None:
         self._plan = plan
+        self._boxes = boxes_of(self.ruleset.zones)
         self._shared_zones = self.ruleset.zones.select(plan.shared) if len(plan.shared) else None
 
     # --- what it is asked -----------------------------------------------------------------------
@@ -244,15 +246,10 @@ class Engine:
             gap_us,
         )
         own_start = np.empty(n + 1, np.int64)
-        m = own_counts(pings.device, bits, state.devices, own_start)
-        lon, lat = np.empty(m, np.int32), np.empty(m, np.int32)
-        zone = np.empty(m, np.int32)
-        fill_own(
-            pings.device, pings.lon_e7, pings.lat_e7, own_start, state.devices, state.pairs, lon, lat, zone
-        )
-        own_mm = self.ruleset.zones.distance_mm(lon, lat, zone) if m else np.zeros(0, np.int32)
+        own_mm = self._own_distances(pings, bits, error_mm, own_start)
         hit_start, hit_zone, hit_mm = self._reach(pings, bits, error_mm)
-        cut_start, cut_zone = self._cuts(pings, bits, from_lon, from_lat, gap_us)
+        tracks = (bits, error_mm, from_lon, from_lat, gap_us)
+        cut_start, cut_zone = self._cuts(pings, tracks, hit_start, hit_mm)
         return Batch(
             pings.device,
             pings.fix_time_us,
@@ -276,6 +273,39 @@ class Engine:
             cut_start,
             cut_zone,
         )
+
+    def _own_distances(
+        self,
+        pings: Pings,
+        bits: NDArray[np.uint8],
+        error_mm: NDArray[np.int32],
+        own_start: NDArray[np.int64],
+    ) -> NDArray[np.int32]:
+        """Distances from each believed fix to the private zones of its device, in the order of the pairs.
+
+        Of a zone so far away that it does not matter how far, a lower bound: measuring costs ten times as much.
+        """
+        state = self._state
+        m = own_counts(pings.device, bits, state.devices, own_start)
+        own_mm, at = np.zeros(m, np.int32), np.empty(m, np.int64)
+        where = (pings.device, pings.lon_e7, pings.lat_e7)
+        count = own_zones(
+            *where,
+            error_mm,
+            own_start,
+            state.devices,
+            state.duties,
+            state.pairs,
+            self._plan.rules,
+            *self._boxes,
+            own_mm,
+            at,
+        )
+        if count:
+            lon, lat, zone = (np.empty(count, np.int32) for _ in range(3))
+            questions(*where, own_start, state.devices, state.pairs, at, count, lon, lat, zone)
+            own_mm[at[:count]] = self.ruleset.zones.distance_mm(lon, lat, zone)
+        return own_mm
 
     def _reach(
         self, pings: Pings, bits: NDArray[np.uint8], error_mm: NDArray[np.int32]
@@ -308,31 +338,26 @@ class Engine:
     def _cuts(
         self,
         pings: Pings,
-        bits: NDArray[np.uint8],
-        from_lon: NDArray[np.int32],
-        from_lat: NDArray[np.int32],
-        gap_us: NDArray[np.int64],
+        tracks: tuple[NDArray[Any], ...],
+        hit_start: NDArray[np.int64],
+        hit_mm: NDArray[np.int32],
     ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """The shared zones that the straight track from the last believed fix touches: offsets, zones."""
         n = len(pings)
         if self._shared_zones is None:
             return np.zeros(n + 1, np.int64), np.zeros(0, np.int32)
-        longest_us = int(self._plan.rules["cross_us"].max())
-        network = fixes.NETWORK | fixes.FROM_NETWORK
-        which = np.flatnonzero(
-            ((bits & fixes.USED) != 0)
-            & ((bits & network) == 0)
-            & (gap_us > 0)
-            & (gap_us <= longest_us)
-            & (from_lon != NO_FIX)
-            & ((from_lon != pings.lon_e7) | (from_lat != pings.lat_e7))
+        plan = self._plan
+        which = np.empty(n, np.int64)
+        longest_us = int(plan.rules["cross_us"].max())
+        count = tracks_in_question(
+            pings.lon_e7, pings.lat_e7, *tracks, longest_us, hit_start, hit_mm, plan.reach_offset_mm, which
         )
-        if not len(which):
+        which = which[:count]
+        if not count:
             return np.zeros(n + 1, np.int64), np.zeros(0, np.int32)
-        track, zone = self._shared_zones.crossing(
-            from_lon[which], from_lat[which], pings.lon_e7[which], pings.lat_e7[which]
-        )
-        return np.searchsorted(which[track], np.arange(n + 1)), self._plan.shared[zone].astype(np.int32)
+        from_lon, from_lat = tracks[2][which], tracks[3][which]
+        track, zone = self._shared_zones.crossing(from_lon, from_lat, pings.lon_e7[which], pings.lat_e7[which])
+        return np.searchsorted(which[track], np.arange(n + 1)), plan.shared[zone].astype(np.int32)
 
     def _world(self) -> World:
         state, plan = self._state, self._plan
@@ -396,21 +421,14 @@ class Engine:
         return Decided(self.devices, self.ruleset, transitions, violations, late)
 
     def _name(self, rows: NDArray[Any]) -> None:
-        """Give rows of violations their ids."""
-        for row in rows:
-            row["violation_id"] = self._violation_id(row)
+        """Give rows of violations their ids: positive numbers that follow from device, rule, zone and opening."""
+        if len(rows):
+            columns = (rows[name].tolist() for name in ("device", "rule", "zone", "opened_us"))
+            rows["violation_id"] = [self._violation_id(*values) for values in zip(*columns, strict=True)]
 
-    def _violation_id(self, row: Any) -> int:
-        """A positive number that follows from device, rule, zone and opening alone."""
-        zone = int(row["zone"])
-        text = "\0".join(
-            (
-                self.devices.ids[row["device"]],
-                self.ruleset.rules[row["rule"]].id,
-                self.ruleset.zones.ids[zone] if zone >= 0 else "",
-                str(int(row["opened_us"])),
-            )
-        )
+    def _violation_id(self, device: int, rule: int, zone: int, opened_us: int) -> int:
+        zone_id = self.ruleset.zones.ids[zone] if zone >= 0 else ""
+        text = f"{self.devices.ids[device]}\0{self.ruleset.rules[rule].id}\0{zone_id}\0{opened_us}"
         number = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
         return number or 1
 

@@ -305,7 +305,8 @@ def _take_open(engine: Engine, fresh: State, k: int, slot: int) -> int:
     row = state.opens[free]
     row["device"] = slot
     row["supersedes"] = 0
-    violation_id = engine._violation_id(row)  # noqa: SLF001
+    named = (int(row[name]) for name in ("device", "rule", "zone", "opened_us"))
+    violation_id = engine._violation_id(*named)  # noqa: SLF001
     told, _ = engine._ledger.of(np.array([slot], np.int32))  # noqa: SLF001
     same = told[told["violation_id"] == violation_id]
     row["revision"] = same["revision"].max() if len(same) else 0

@@ -338,7 +338,7 @@ def _cross(said, batch, i, d, duty, rule, pair, bound_mm, distance_mm, sure, bre
     row.device = d
     row.rule = duty.rule
     row.zone = pair.zone
-    row.distance_mm = distance_mm
+    row.distance_mm = min(distance_mm, reach_of(batch.error_mm[i]) + rule.offset_mm)
     row.sure = 1 if sure else 0
     row.records = pair.records
     row.breaks = 1 if breaks else 0
@@ -415,7 +415,10 @@ def _judge_own(world, said, batch, i, d, duty, rule, base):
             pair.last_mm = distance_mm
         if found != NOTHING:
             alone = rule.kind != INSIDE or others - (before != WRONG) == 0
-            say(world, said, d, duty, pair, rule, found, before, alone, distance_mm, t)
+            shown_mm = distance_mm
+            if rule.sense > 0 and used:  # as far as it was measured
+                shown_mm = min(distance_mm, reach_of(error_mm) + rule.offset_mm)
+            say(world, said, d, duty, pair, rule, found, before, alone, shown_mm, t)
         if rule.kind == OUTSIDE and (pair.state == WRONG or pair.open != NONE):
             _settle_pair(world, said, d, duty, pair, rule, t, error_mm)
         any_wrong = any_wrong or pair.state == WRONG
