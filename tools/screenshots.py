@@ -19,6 +19,14 @@ from tools.chromium import Chromium, Page, PageError
 ALERT_TIMEOUT_S = 120.0  # a fleet that has just started raises its first alert within a minute
 MAP_SETTLE_S = 3.0  # the flight to the device takes 0.9 s; software WebGL draws the end of it late
 
+# An alert about a zone shows more than one about a strap.
+PICK = """
+(() => {
+  const alerts = [...document.querySelectorAll(".alert")];
+  (alerts.find((alert) => alert.innerText.includes("zone")) ?? alerts[0]).classList.add("picked");
+})()
+"""
+
 
 def main() -> None:
     """Take each picture in a tab of its own."""
@@ -43,12 +51,13 @@ def main() -> None:
 
 
 def look(page: Page, url: str, directory: Path, name: str) -> None:
-    """The fleet, then the first alert with its track."""
+    """The fleet, then an alert with its track."""
     page.open(url)
     page.wait("document.querySelectorAll('.alert').length > 0", ALERT_TIMEOUT_S)
     time.sleep(MAP_SETTLE_S)
     save(page, directory / f"{name}.png")
-    page.click(".alert")
+    page.run(PICK)
+    page.click(".alert.picked")
     page.wait("!!document.querySelector('#detail a[download]')")
     time.sleep(MAP_SETTLE_S)
     save(page, directory / f"{name}-alert.png")

@@ -174,4 +174,4 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
     kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
     if len(kinds) != 1:
         return schema
-    return {name: value for name, value in schema.items() if name != "anyOf"} | kinds[0]
+    return {name: value for name, value in schema.items() if name != "anyOf"} | dict(kinds[0])

@@ -2,7 +2,7 @@
 
 import { trackUrl } from "./api.js";
 import { $, h } from "./dom.js";
-import { age, count, metres, moment, percent, sentences, shortMoment, span, words } from "./format.js";
+import { age, count, metres, moment, percent, sentences, shortMoment, words } from "./format.js";
 import { isLive } from "./model.js";
 
 const OUTCOMES = [
@@ -152,7 +152,7 @@ export class Detail {
     if (!extra?.window) return h("p.small", {}, "Loading the track…");
     const [from, to] = extra.window;
     return h("p.small", {},
-      extra.fixes ? `The line shows ${count(extra.fixes, "fix", "fixes")} in ${span((Date.parse(to) - Date.parse(from)) / 1000)}. ` : "No fix in this time. ",
+      extra.fixes ? `The line shows ${count(extra.fixes, "fix", "fixes")} from ${shortMoment(from)} on. ` : "No fix in this time. ",
       h("a", { href: trackUrl(deviceId, from, to, "csv"), download: `${deviceId}.csv` }, "CSV"), " · ",
       h("a", { href: trackUrl(deviceId, from, to, "geojson"), download: `${deviceId}.geojson` }, "GeoJSON"));
   }

@@ -74,7 +74,8 @@ class GlMap {
   #build(tileUrl) {
     const { map } = this;
     const geojson = (id, extra = {}) => map.addSource(id, { type: "geojson", data: NOTHING, ...extra });
-    for (const id of ["grid", "zones", "errors", "track", "fixes", "alerting", "selected"]) geojson(id);
+    for (const id of ["grid", "errors", "track", "fixes", "alerting", "selected"]) geojson(id);
+    geojson("zones", { tolerance: 0.05 }); // the default of 0.375 pixels makes corners of circles visible
     geojson("devices", { cluster: true, clusterRadius: 30, clusterMinPoints: 4, clusterMaxZoom: 13 });
     const add = (id, type, source, rest = {}) => map.addLayer({ id, type, source, ...rest });
 

@@ -178,12 +178,26 @@ async function loadTrack(alert) {
     const pings = await api.track(mine.deviceId, ...window);
     if (selection !== mine) return;
     const fixes = pings.filter((ping) => ping.lat !== null);
+    mine.track = fixes;
     mine.extra = { window, fixes: fixes.length };
     map.setTrack(fixes);
     showOnMap(fixes);
   } catch (error) {
     if (selection !== mine) return;
     mine.extra = { error };
+  }
+  showSelection();
+}
+
+/** Let the line of the selected device grow as it moves. */
+function followSelected() {
+  const position = model.devices.get(selection?.deviceId);
+  const track = selection?.track;
+  if (!track || !position || position.time === selection.followed) return;
+  selection.followed = position.time;
+  if (position.lat !== null && !(Date.parse(position.time) <= Date.parse(track.at(-1)?.time))) {
+    track.push(position);
+    map.setTrack(track);
   }
   showSelection();
 }
@@ -375,6 +389,7 @@ async function start() {
     alert: onAlertEvent,
     positions: (positions) => {
       model.mergePositions(positions);
+      followSelected();
       renderMap();
       frameOnce();
     },

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from tests.telemetry.api.town import MINUTE_US, START_US, serving
@@ -72,6 +74,18 @@ def test_an_alert_appears_by_itself_is_acknowledged_and_resolved(town, town_api,
         ("acknowledged", None),
         ("resolved", "hospital visit"),
     ]
+    assert page.errors == []
+
+
+def test_the_details_of_the_selected_device_follow_it(town, town_api, page):
+    town.commit(town.walk("a1", 20))
+    town.raise_alert("a1", opened_us=START_US + 5 * MINUTE_US)
+    opened(page, str(town_api.base_url).rstrip("/"))
+    page.click(".alert")
+    page.wait("document.querySelector('#detail').innerText.includes('20 fixes')")
+    moved = town.walk("a1", 1, from_us=START_US + 30 * MINUTE_US)
+    town.commit(replace(moved, battery_pct=np.array([7], np.uint8)))
+    page.wait("document.querySelector('.signals').innerText.includes('7 %')")
     assert page.errors == []
 
 
