@@ -134,7 +134,7 @@ def plan_day(
 ) -> None:
     """Add one day to everyone's agenda.
 
-    midnight_s : UTC seconds of the local midnight at which the day begins
+    midnight_s : UTC seconds of the local midnight at which the day begins; hours count from it
     weekday    : 0 Monday .. 6 Sunday
     rates      : float64 (7,) as by rates_of, events per day
     kinds      : uint8 (n,)

@@ -224,7 +224,8 @@ class Fleet:
 
     def _plan(self, midnight: datetime) -> None:
         """Plan the local day that begins at ``midnight``."""
-        midnight_s = int(midnight.timestamp())
+        # counted back from noon: so the day's hours are right on the days when the clocks change, too
+        midnight_s = int(midnight.replace(hour=12).timestamp()) - _DAY_S // 2
         agenda.plan_day(
             midnight_s, midnight.weekday(), self._rates, self.city.kind, self.city.people, self.agendas
         )

@@ -116,7 +116,8 @@ class TruthWriter:
             (None, "handover"): Holding(len(city)),
         }
         self._end_us = fleet.now_s * 1_000_000
-        self._start_us = self._end_us
+        # each one's first moment; before it nothing is known
+        self._start_us = self._end_us + fleet.phase_ms.astype(np.int64) * 1000
 
     def add(self, burst: Burst) -> None:
         """Take in what a step did."""
@@ -219,7 +220,7 @@ class TruthWriter:
                 at_home.setdefault(stay.device, []).append((stay.from_us, until_us))
         found = []
         for i, home in zone_of.items():
-            for window in _curfews(city, i, self._start_us, self._end_us):
+            for window in _curfews(city, i, int(self._start_us[i]), self._end_us):
                 for from_us, to_us in _less(window, at_home.get(i, [])):
                     open_end = to_us == self._end_us
                     found.append(

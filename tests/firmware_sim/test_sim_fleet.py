@@ -14,6 +14,7 @@ from firmware_sim.exact import signed_distance_m
 from firmware_sim.fleet import Burst, Fleet, run
 from firmware_sim.load import Load
 from firmware_sim.scenario import Scenario, build, load
+from firmware_sim.truth import TruthWriter
 
 START_S = 1_780_000_000  # Thursday 28 May 2026, 16:26 in Ohio
 
@@ -129,6 +130,17 @@ def test_without_crime_nobody_breaks_a_rule_from_thursday_to_sunday() -> None:
         assert not fleet.straps["is_open"].any()
     # they do have a life
     assert out_s / (150 * 4 * 86_400) > 0.15
+
+
+@pytest.mark.parametrize("noon_s", [1_772_985_600, 1_793_552_400])  # 8 March, 1 November 2026, in Ohio
+def test_lawful_people_keep_their_curfew_when_the_clocks_change(noon_s: int, tmp_path: Path) -> None:
+    fleet = new_fleet(without_crime(load("city")), 150, 6, noon_s - 13 * 3600)
+    truth = TruthWriter(tmp_path / "truth.parquet", fleet)
+    assert fleet.local_time().utcoffset() != new_fleet("city", 1, 1, noon_s).local_time().utcoffset()
+    for _ in range(720 * 23):
+        truth.add(fleet.step())
+    assert not [entry for entry in truth.breaks() if entry.kind == "curfew"]
+    truth.close()
 
 
 def test_something_happens_within_half_a_minute_whatever_the_hour() -> None:
