@@ -79,6 +79,14 @@ class PlainReceiver:
         self._clear()
         return chunk if keep.all() else chunk.take(keep)
 
+    @property
+    def wants_write(self) -> bool:
+        """Never: paho keeps what is to be written."""
+        return False
+
+    def flush(self) -> None:
+        """Nothing to do."""
+
     def acknowledge(self, ids: NDArray[np.uint16]) -> None:
         """Queue PUBACKs on the connection that stands now."""
         for packet_id in ids.tolist():

@@ -30,7 +30,8 @@ from telemetry.mqtt.address import (
 )
 from telemetry.mqtt.inbox import Inbox, Owed, Receipt
 from telemetry.mqtt.outbound import Outbound, Publishable
-from telemetry.mqtt.plain import PlainReceiver, buffered_bytes
+from telemetry.mqtt.plain import buffered_bytes
+from telemetry.mqtt.scanner import ScannerReceiver
 
 if TYPE_CHECKING:
     import ssl
@@ -57,6 +58,7 @@ RETRY_FIRST_S: Final = 0.2  # wait before a reconnect; doubled each time, with j
 RETRY_LAST_S: Final = 15.0
 STABLE_S: Final = 10.0  # a connection that stood this long ends a series of failures
 SETTLE_S: Final = 0.5  # after a connect, before silence may be believed
+GOODBYE_S: Final = 0.7  # the longest wait for the broker to hear our goodbye
 TAKEOVERS_TO_TELL: Final = 2  # short connections in a row that the broker ended
 WINDOW_FLOOR: Final = 16  # fewer unacknowledged messages are no full window (mosquitto's default is 20)
 OUT_INFLIGHT: Final = 500  # publishes of ours that may wait for their PUBACK
@@ -66,9 +68,13 @@ class Receiver(Protocol):
     """How PUBLISH packets become chunks. All calls come from the network thread.
 
     protocol_error : what the broker did that MQTT forbids; None so far
+    wants_write    : ``flush`` has something to do
     """
 
-    protocol_error: str | None
+    @property
+    def protocol_error(self) -> str | None: ...  # noqa: D102
+    @property
+    def wants_write(self) -> bool: ...  # noqa: D102
 
     def begin(self) -> None:
         """A new connection is about to be made; what is left of the old one is void."""
@@ -81,6 +87,9 @@ class Receiver(Protocol):
 
     def acknowledge(self, ids: NDArray[np.uint16]) -> None:
         """Queue PUBACKs on the connection that stands now."""
+
+    def flush(self) -> None:
+        """Write what the socket would not take before."""
 
 
 class Session:
@@ -104,7 +113,7 @@ class Session:
         will: Publishable | None = None,
         clean: bool = False,
         ca_file: Path | None = None,
-        receiver: Callable[[paho.Client, Topics, ssl.SSLContext | None], Receiver] = PlainReceiver,
+        receiver: Callable[[paho.Client, Topics, ssl.SSLContext | None], Receiver] = ScannerReceiver,
     ) -> None:
         self.address = BrokerAddress.parse(url)
         self.client_id = client_id
@@ -134,6 +143,7 @@ class Session:
         self._opened_s = self._deadline_s = 0.0
         self._drained = False  # the last look found nothing to read
         self._told = False  # its end has been dealt with
+        self._heard = False  # the broker has read all that was sent before the goodbye
         self._failures = self._short_connections = 0
 
     # --- for other threads ----------------------------------------------------------------------
@@ -267,8 +277,10 @@ class Session:
         if self._connected:
             self._send_receipts()
             self._outbound.send()
-        if self._client.socket() is not None and self._client.want_write():
-            self._client.loop_write()
+        if self._client.socket() is not None:
+            if self._client.want_write():
+                self._client.loop_write()
+            self._receiver.flush()
         if self._client.socket() is not None:
             self._client.loop_misc()
         self._check_manners()
@@ -279,7 +291,7 @@ class Session:
             return True
         poll = select.poll()
         events = 0 if self._inbox.is_full else select.POLLIN
-        if self._client.want_write():
+        if self._client.want_write() or self._receiver.wants_write:
             events |= select.POLLOUT
         poll.register(sock.fileno(), events)
         poll.register(self._wake_read.fileno(), select.POLLIN)
@@ -295,8 +307,10 @@ class Session:
 
     def _check_manners(self) -> None:
         """End a connection whose other end does not behave like a broker that wants us."""
-        if self._receiver.protocol_error is not None:
-            self._drop(self._receiver.protocol_error)
+        wrong = self._receiver.protocol_error
+        if wrong is not None:
+            self._refused = None if self._connected else silence_error(self.address, wrong)
+            self._drop(wrong)
         elif self._refused is not None:
             self._drop(str(self._refused))
         elif self._client.socket() is not None and time.monotonic() > self._deadline_s:
@@ -321,15 +335,36 @@ class Session:
                 self._wake_read.recv(4096)
 
     def _say_goodbye(self) -> None:
-        """Send what is due, then DISCONNECT."""
+        """Send what is due, make sure that the broker has read it, then DISCONNECT.
+
+        Closing a socket that still holds unread bytes resets the connection, and the broker may then drop
+        what it had not read yet: our acknowledgements. The answer to an UNSUBSCRIBE of nothing comes after.
+        """
         if not self._connected:
             return
         self._send_receipts()
-        self._client.disconnect()
-        until_s = time.monotonic() + 1.0
-        while (sock := self._client.socket()) is not None and time.monotonic() < until_s:
-            select.select([], [sock], [], 0.1)
+        self._client.unsubscribe(f"{self.client_id}/farewell")
+        until_s = time.monotonic() + GOODBYE_S
+        while not self._heard and self._connected and time.monotonic() < until_s:
+            self._exchange()
+        if self._connected:
+            self._client.disconnect()
+        while self._client.socket() is not None and time.monotonic() < until_s + GOODBYE_S:
+            self._exchange()
+
+    def _exchange(self) -> None:
+        """Write what is to be written, and read on; what is received now stays with the broker."""
+        sock = self._client.socket()
+        if sock is None:
+            return
+        writing = self._client.want_write() or self._receiver.wants_write
+        readable, _, _ = select.select([sock], [sock] if writing else [], [], 0.05)
+        if readable:
+            self._receiver.read()
+            self._receiver.take(self._link, self._owed)
+        if self._client.socket() is not None:
             self._client.loop_write()
+            self._receiver.flush()
 
     # --- what can happen to a connection ----------------------------------------------------------
 
@@ -350,6 +385,7 @@ class Session:
             client.will_set(will.topic, will.payload, qos=1, retain=will.retain)
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
+        client.on_unsubscribe = self._on_unsubscribe
         client.on_disconnect = self._on_disconnect
         client.on_socket_register_write = lambda *_: None  # tells paho to leave writing to this thread
         client.connect_async(self.address.host, self.address.port, KEEPALIVE_S)
@@ -386,6 +422,9 @@ class Session:
             "subscriptions of a session must stay below 65,536)"
         )
 
+    def _on_unsubscribe(self, *_: Any) -> None:
+        self._heard = True
+
     def _became_ready(self) -> None:
         self._deadline_s = float("inf")
         self.connected_since_us = time.time_ns() // 1000
@@ -399,7 +438,6 @@ class Session:
     def _drop(self, why: str) -> None:
         """End the connection from our side; the broker keeps what was not acknowledged."""
         log.warning("%s: ending the connection: %s", self.address.shown, why)
-        self._receiver.protocol_error = None
         self._refused = self._refused or MqttError(f"{self.address.shown}: {why}; reconnecting")
         self._client.disconnect()
         if self._client.socket() is not None and self._client.want_write():

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from telemetry.mqtt.plain import PlainReceiver
+from telemetry.mqtt.scanner import ScannerReceiver
 from telemetry.mqtt.session import Session
 from telemetry.mqtt.topics import Topics
 
@@ -104,10 +106,12 @@ def nats(short_tmp, eventually) -> Iterator[Callable[..., str]]:
         shutil.rmtree(directory)
 
 
-@pytest.fixture(params=["nats", pytest.param("mosquitto", marks=pytest.mark.mosquitto)])
+@pytest.fixture(
+    params=["nats-scanner", "nats-plain", pytest.param("mosquitto-scanner", marks=pytest.mark.mosquitto)]
+)
 def broker_url(request) -> str:
-    """The URL of a broker: each test runs against both."""
-    if request.param == "nats":
+    """The URL of a broker. A test runs against both, and with both ways of receiving (see ``sessions``)."""
+    if request.param.startswith("nats"):
         return request.getfixturevalue("nats")()
     return request.getfixturevalue("mosquitto_url")
 
@@ -128,12 +132,14 @@ def wires() -> Iterator[Callable[[str], Wire]]:
 
 
 @pytest.fixture
-def sessions() -> Iterator[Callable[..., Session]]:
+def sessions(request) -> Iterator[Callable[..., Session]]:
     """``sessions(url, client_id, filters)``: a started session, closed at the end of the test."""
     opened: list[Session] = []
+    callspec = getattr(request.node, "callspec", None)
+    plain = callspec is not None and callspec.params.get("broker_url") == "nats-plain"
 
     def start(url: str, client_id: str, filters: list[str] | None = None, **options) -> Session:
-        options.setdefault("topics", Topics())
+        options = {"topics": Topics(), "receiver": PlainReceiver if plain else ScannerReceiver} | options
         session = Session(url, client_id, filters or [], **options)
         opened.append(session)
         session.start()

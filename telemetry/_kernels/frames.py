@@ -1,0 +1,175 @@
+"""PUBLISH frames of MQTT 3.1.1, found in a buffer of received bytes (OASIS MQTT 3.1.1, sections 2.2 and 3.3).
+
+Numba checks no bounds, so every length is compared with what is there before it is used.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+__all__ = [
+    "CONTROL",
+    "MALFORMED",
+    "MORE",
+    "OVERSIZE",
+    "QOS_2",
+    "hash_topic",
+    "insert_topic",
+    "scan",
+    "warm",
+]
+
+# Why a scan stopped.
+MORE = 0  # the frame at the new position is not complete, or the columns are full
+CONTROL = 1  # a complete frame that is no PUBLISH stands there
+OVERSIZE = 2  # a PUBLISH stands there whose payload is too long; all before its payload has come
+MALFORMED = 3
+QOS_2 = 4  # a PUBLISH at QoS 2, which no subscription asked for
+
+_PUBLISH = 3
+_PRIME = np.uint64(0x100000001B3)  # FNV-1a, 64 bits (Fowler, Noll, Vo)
+_BASIS = np.uint64(0xCBF29CE484222325)
+
+
+@njit(cache=True, nogil=True)
+def hash_topic(buffer, first, last):
+    """FNV-1a of buffer[first:last], its high bits folded into the low ones."""
+    h = _BASIS
+    for at in range(first, last):
+        h = (h ^ np.uint64(buffer[at])) * _PRIME
+    return h ^ h >> np.uint64(29)
+
+
+@njit(cache=True, nogil=True)
+def _find(buffer, first, last, table, arena, bounds):
+    mask = np.uint64(len(table) - 1)
+    at = hash_topic(buffer, first, last) & mask
+    while table[at] >= 0:
+        slot = table[at]
+        begin = bounds[slot, 0]
+        if bounds[slot, 1] - begin == last - first:
+            same = True
+            for k in range(last - first):
+                if arena[begin + k] != buffer[first + k]:
+                    same = False
+                    break
+            if same:
+                return slot
+        at = (at + np.uint64(1)) & mask
+    return np.int32(-1)
+
+
+@njit(cache=True, nogil=True)
+def insert_topic(slot, table, arena, bounds):
+    """Put a topic into the table; it must not be there yet.
+
+    slot   : its slot
+    table  : int32 (2**k,)     open addressing; -1: free; written
+    arena  : uint8 (bytes,)    topics, back to back
+    bounds : int64 (slots, 2)  begin and end of each in the arena
+    """
+    mask = np.uint64(len(table) - 1)
+    at = hash_topic(arena, bounds[slot, 0], bounds[slot, 1]) & mask
+    while table[at] >= 0:
+        at = (at + np.uint64(1)) & mask
+    table[at] = slot
+
+
+@njit(cache=True, nogil=True)
+def scan(
+    buffer,
+    begin,
+    end,
+    max_payload,
+    table,
+    arena,
+    bounds,
+    n,
+    topic_bounds,
+    topic,
+    start,
+    stop,
+    packet_id,
+    again,
+):
+    """Walk the frames in buffer[begin:end] up to the first that is not a complete, good PUBLISH.
+
+    buffer       : uint8 (b,)
+    max_payload  : bytes; a longer payload is OVERSIZE, a control packet longer than this is MALFORMED
+    table, arena, bounds : as for insert_topic
+    n            : columns filled so far; those up to n stay
+    topic_bounds : int64 (m, 2)   where the topic stands in the buffer; written
+    topic        : int32 (m,)     its slot; -1: not seen yet; written
+    start, stop  : int64 (m,)     payload; written
+    packet_id    : uint16 (m,)    0 at QoS 0; written
+    again        : bool (m,)      DUP flag; written
+
+    Gives the position after the last frame taken, the new n, why it stopped, and the length of the frame
+    there (for CONTROL and OVERSIZE; for MORE how long it will be, 0: not known yet).
+    """
+    at = begin
+    while True:
+        if at >= end:
+            return at, n, MORE, 0
+        # Fixed header: a byte, then the remaining length in one to four bytes of seven bits.
+        remaining, shift, body = 0, 0, at + 1
+        while True:
+            if body >= end:
+                return at, n, MORE, 0
+            digit = np.int64(buffer[body])
+            body += 1
+            remaining |= (digit & 127) << shift
+            shift += 7
+            if digit < 128:
+                break
+            if shift == 28:
+                return at, n, MALFORMED, 0
+        length = body - at + remaining
+        kind = buffer[at] >> 4
+        if kind != _PUBLISH:
+            if length > max_payload:
+                return at, n, MALFORMED, 0
+            if at + length > end:
+                return at, n, MORE, length
+            return at, n, CONTROL, length
+        qos = (buffer[at] >> 1) & 3
+        if qos == 3 or remaining < 2:
+            return at, n, MALFORMED, 0
+        if qos == 2:
+            return at, n, QOS_2, 0
+        if body + 2 > end:
+            return at, n, MORE, 0
+        first = body + 2
+        last = first + (np.int64(buffer[body]) << 8 | np.int64(buffer[body + 1]))
+        payload = last + 2 * np.int64(qos)
+        if last == first or payload > at + length:
+            return at, n, MALFORMED, 0
+        if at + length - payload > max_payload:
+            if payload > end:
+                return at, n, MORE, 0
+            return at, n, OVERSIZE, length
+        if at + length > end:
+            return at, n, MORE, length
+        identifier = np.int64(buffer[last]) << 8 | np.int64(buffer[last + 1]) if qos else np.int64(0)
+        if n == len(topic):
+            return at, n, MORE, 0
+        topic_bounds[n, 0] = first
+        topic_bounds[n, 1] = last
+        topic[n] = _find(buffer, first, last, table, arena, bounds)
+        start[n] = payload
+        stop[n] = at + length
+        packet_id[n] = identifier
+        again[n] = (buffer[at] & 8) != 0
+        n += 1
+        at += length
+
+
+def warm() -> None:
+    """Compile the kernels."""
+    frame = np.array([0x30, 4, 0, 1, 97, 98], np.uint8)
+    table, arena, bounds = np.full(4, -1, np.int32), np.array([97], np.uint8), np.array([[0, 1]], np.int64)
+    insert_topic(0, table, arena, bounds)
+    two, one, slot = np.zeros((1, 2), np.int64), np.zeros(1, np.int64), np.zeros(1, np.int32)
+    packet_id, again = np.zeros(1, np.uint16), np.zeros(1, np.bool_)
+    scan(frame, 0, 6, 100, table, arena, bounds, 0, two, slot, one, one.copy(), packet_id, again)
