@@ -116,15 +116,24 @@ v.violation_id, v.revision, v.change, v.device_id, v.rule_id, v.zone_id, v.sever
 v.confirmed_time, v.closed_time, v.confidence_ppm, v.depth_mm, coalesce(v.depth_error_mm, -1), v.fixes,
 v.supersedes, v.rules_version
 """
-_OF_HEAD: Final = (
-    "v.violation_id = h.violation_id AND v.revision = h.revision AND v.opened_time = h.opened_time"
-)
+# The page is cut first and its rows are looked up one by one: a plain join of three equal columns looks to
+# the planner as if it gave one row, and it would read everything.
+_ROW_OF_HEAD: Final = """
+LATERAL (
+    SELECT * FROM violations v
+    WHERE v.violation_id = h.violation_id AND v.revision = h.revision AND v.opened_time = h.opened_time
+    LIMIT 1
+) v
+"""
 
 VIOLATIONS: Final = f"""
 SELECT {_VIOLATION}
-FROM violation_heads h JOIN violations v ON {_OF_HEAD}
-WHERE {{where}}
-ORDER BY h.opened_time DESC, h.violation_id DESC LIMIT %(limit)s
+FROM (
+    SELECT * FROM violation_heads h WHERE {{where}}
+    ORDER BY h.opened_time DESC, h.violation_id DESC LIMIT %(limit)s
+) h
+CROSS JOIN {_ROW_OF_HEAD}
+ORDER BY h.opened_time DESC, h.violation_id DESC
 """  # noqa: S608
 
 
@@ -136,11 +145,12 @@ def violation_row(row: Sequence[Any]) -> ViolationRow:
 ALERTS: Final = f"""
 SELECT a.alert_id, a.state, a.outcome, a.device_id, a.rule_id, a.zone_id, a.severity, a.sentence,
        a.opened_time, a.updated_time, {_VIOLATION}
-FROM alerts a
+FROM (
+    SELECT * FROM alerts a WHERE {{where}} ORDER BY a.opened_time DESC, a.alert_id DESC LIMIT %(limit)s
+) a
 LEFT JOIN violation_heads h ON h.violation_id = a.violation_id
-LEFT JOIN violations v ON {_OF_HEAD}
-WHERE {{where}}
-ORDER BY a.opened_time DESC, a.alert_id DESC LIMIT %(limit)s
+LEFT JOIN {_ROW_OF_HEAD} ON true
+ORDER BY a.opened_time DESC, a.alert_id DESC
 """  # noqa: S608
 _ALERT_COLUMNS: Final = 10
 

@@ -183,9 +183,9 @@ class Reader:
             queries.VIOLATIONS,
             {
                 "h.device_id": device_id,
-                "v.rule_id": rule_id,
-                "v.zone_id": zone_id,
-                "v.severity": severity,
+                "h.rule_id": rule_id,
+                "h.zone_id": zone_id,
+                "h.severity": severity,
                 "h.state": state,
             },
             ("h.opened_time", "h.violation_id"),

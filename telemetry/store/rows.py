@@ -159,14 +159,16 @@ def write_violations(cursor: Cursor[Any], batch: Batch, recorded_time: datetime)
                 yield values
                 violation_id, revision = values[0], values[8]
                 if violation_id not in heads or heads[violation_id][2] < revision:
-                    heads[violation_id] = (violation_id, values[1], revision, _state_of(row), values[17])
+                    heads[violation_id] = (violation_id, values[1], revision, _state_of(row), *values[16:])
 
     copy_rows(cursor, "violations", _VIOLATION_COLUMNS, rows())
     cursor.execute(
-        "INSERT INTO violation_heads AS h (violation_id, opened_time, revision, state, device_id)"
-        " SELECT * FROM unnest(%s::int8[], %s::timestamptz[], %s::int4[], %s::text[], %s::text[])"
+        "INSERT INTO violation_heads AS h (violation_id, opened_time, revision, state, severity, device_id,"
+        " rule_id, zone_id) SELECT * FROM unnest(%s::int8[], %s::timestamptz[], %s::int4[], %s::text[],"
+        " %s::text[], %s::text[], %s::text[], %s::text[])"
         " ON CONFLICT (violation_id) DO UPDATE SET opened_time = EXCLUDED.opened_time,"
-        " revision = EXCLUDED.revision, state = EXCLUDED.state WHERE h.revision < EXCLUDED.revision",
+        " revision = EXCLUDED.revision, state = EXCLUDED.state, severity = EXCLUDED.severity"
+        " WHERE h.revision < EXCLUDED.revision",
         [list(column) for column in zip(*heads.values(), strict=True)],
     )
 

@@ -140,7 +140,10 @@ CREATE TABLE violation_heads (
     opened_time      timestamptz NOT NULL,
     revision         integer NOT NULL,
     state            text COLLATE "C" NOT NULL,  -- open, closed, withdrawn, held_back
-    device_id        text COLLATE "C" NOT NULL
+    severity         text COLLATE "C" NOT NULL,
+    device_id        text COLLATE "C" NOT NULL,
+    rule_id          text COLLATE "C" NOT NULL,
+    zone_id          text COLLATE "C"
 );
 CREATE INDEX violation_heads_newest ON violation_heads (opened_time DESC, violation_id DESC);
 CREATE INDEX violation_heads_state ON violation_heads (state, opened_time DESC, violation_id DESC);
