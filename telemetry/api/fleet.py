@@ -26,7 +26,7 @@ DAY_US: Final = 86_400_000_000
 CLOCK_SLACK_US: Final = 600_000_000  # how far ahead of ours a stored fix time may be
 POSITION_TYPES: Final = {"application/json": "json", "application/geo+json": "geojson"}
 
-Accept = Annotated[str | None, Header(description="the format; its quality values count")]
+Accept = Annotated[str | None, Header(include_in_schema=False)]  # OpenAPI describes it by the answers' types
 
 _POSITION_EXAMPLE: Final = {
     "columns": ["device_id", "lon", "lat", "accuracy_m", "time", "battery_pct", "status", "marks"],
@@ -97,9 +97,8 @@ def fleet_routes(reader: Reader) -> APIRouter:
         to_us = query.to_us if query.to_us is not None else now_us + CLOCK_SLACK_US
         from_us = query.from_us if query.from_us is not None else min(to_us, now_us) - DAY_US
         chunks = aiter(reader.track(device_id, from_us, to_us))
-        first = (
-            await anext(chunks, None) or []
-        )  # so that an error of the database still becomes a proper answer
+        # read before the answer begins, so that an error of the database still becomes a proper one
+        first = await anext(chunks, None) or []
         if not first and await reader.device(device_id) is None:
             raise no_such_device(device_id)
         media_type = next(name for name, value in MEDIA_TYPES.items() if value == style)

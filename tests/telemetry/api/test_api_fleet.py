@@ -143,3 +143,13 @@ def test_positions_as_columns_and_as_geojson(api):
     assert {f["id"]: (f["geometry"] or {}).get("coordinates") for f in features} == {
         name: None if row["lat"] is None else [row["lon"], row["lat"]] for name, row in rows.items()
     }
+
+
+def test_clients_that_leave_in_the_middle_of_a_track_hold_nothing(town, town_api):
+    town.commit(town.walk("a1", 30_000, from_us=START_US - 30_000 * MINUTE_US))
+    between = {"from": "2026-10-01T00:00:00Z", "to": "2026-12-01T00:00:00Z"}
+    for _ in range(20):  # more than the reader has connections
+        with town_api.stream("GET", "/api/v1/devices/a1/track", params=between) as response:
+            next(response.iter_bytes())
+    assert town_api.get("/api/v1/devices/a1").status_code == 200
+    assert len(town_api.get("/api/v1/devices/a1/track", params=between).json()["items"]) == 30_000
