@@ -68,7 +68,9 @@ def rejudge(engine: Engine, history: Pings) -> Decided:
         before = _of_pings(engine, old_rows[old_rows["device"] == slot])
         after = _of_pings(engine, new_rows[new_rows["device"] == k])
         after["device"] = slot
-        violations.append(_amend(_newest(before), _newest(after), since_us, first_us))
+        rows, went_on = _amend(_newest(before), _newest(after), since_us, first_us)
+        violations.append(rows)
+        _go_on(anew._state, k, went_on)  # noqa: SLF001
         moves = new_moves[new_moves["device"] == k]
         moves["device"] = slot
         transitions.append(_amend_moves(_standing(old_moves[old_moves["device"] == slot]), moves, since_us))
@@ -117,8 +119,13 @@ def _newest(rows: NDArray[Any]) -> dict[int, Any]:
     return dict(sorted(newest.items(), key=lambda item: (int(item[1]["opened_us"]), item[0])))
 
 
-def _amend(before: dict[int, Any], after: dict[int, Any], since_us: int, first_us: int) -> NDArray[Any]:
-    """The rows to add so that ``before`` reads as ``after``, for what reaches past since_us."""
+def _amend(
+    before: dict[int, Any], after: dict[int, Any], since_us: int, first_us: int
+) -> tuple[NDArray[Any], dict[tuple[int, int, int], Any]]:
+    """The rows to add so that ``before`` reads as ``after``, for what reaches past since_us.
+
+    Besides, those that began before the history and go on: (rule, zone, opening found) -> their row before.
+    """
     said: list[Any] = []
     standing = {i: row for i, row in before.items() if row["change"] != WITHDRAWN and _reaches(row, since_us)}
     wanted = {i: row for i, row in after.items() if _reaches(row, since_us)}
@@ -129,7 +136,8 @@ def _amend(before: dict[int, Any], after: dict[int, Any], since_us: int, first_u
                 if old_id not in wanted and old_id not in replaced.values() and _overlap(old, row):
                     replaced[new_id] = old_id
                     break
-    kept: set[int] = set()  # old violations whose beginning lies before the history: they go on
+    kept: set[int] = set()
+    went_on: dict[tuple[int, int, int], Any] = {}
     for new_id, row in wanted.items():
         if new_id in standing:
             said += _amended(standing[new_id], row)
@@ -137,6 +145,7 @@ def _amend(before: dict[int, Any], after: dict[int, Any], since_us: int, first_u
         old_id = replaced.get(new_id, 0)
         if old_id and standing[old_id]["opened_us"] < first_us:
             kept.add(old_id)
+            went_on[int(row["rule"]), int(row["zone"]), int(row["opened_us"])] = standing[old_id]
             row["opened_us"] = standing[old_id]["opened_us"]
             row["confirmed_us"] = standing[old_id]["confirmed_us"]
             row["violation_id"] = old_id
@@ -150,7 +159,15 @@ def _amend(before: dict[int, Any], after: dict[int, Any], since_us: int, first_u
     rows = np.array(said, VIOLATION) if said else np.zeros(0, VIOLATION)
     # what is replaced is withdrawn after its successor opened, so that one alert can go over to it
     taken_back = rows["change"] == WITHDRAWN
-    return rows[np.lexsort((rows["revision"], rows["violation_id"], rows["confirmed_us"], taken_back))]
+    return rows[np.lexsort((rows["revision"], rows["violation_id"], rows["confirmed_us"], taken_back))], went_on
+
+
+def _go_on(fresh: State, k: int, went_on: dict[tuple[int, int, int], Any]) -> None:
+    """Give open violations that began before the history their true beginning."""
+    for row in fresh.opens[: int(fresh.used[3])]:
+        old = went_on.get((int(row["rule"]), int(row["zone"]), int(row["opened_us"])))
+        if row["device"] == k and old is not None:
+            row["opened_us"], row["confirmed_us"] = old["opened_us"], old["confirmed_us"]
 
 
 def _reaches(row: Any, since_us: int) -> bool:
