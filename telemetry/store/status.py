@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from geofence import NO_FIX, Pings
+from geofence import COLUMNS, NO_FIX, NO_TIME, Pings
 from telemetry.columns import MARK_TAG_WRONG, MARK_TOPIC_MISMATCH
 from telemetry.store.packing import PING_COLUMNS
 from telemetry.store.rows import moment
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from psycopg import Cursor
 
+    from geofence import Devices
     from telemetry.columns import DeviceStatus
     from telemetry.store.packing import PingPacker
 
@@ -66,22 +67,21 @@ WHERE {_IS_NEWER} OR {_IS_NEWER_FIX}
 
 
 class StatusBoard:
-    """The newest pings that are not in ``device_status`` yet.
+    """What of the newest pings is not in ``device_status`` yet.
 
-    A commit writes them as long as a budget of rows per second allows; else they wait for a later commit or
-    for the snapshot, which writes all. At a usual rate every commit writes its own.
+    A commit writes it as long as a budget of rows per second allows; else it waits for a later commit or for
+    the snapshot, which writes all. At a usual rate every commit writes its own.
     """
 
     def __init__(self) -> None:
-        self._waiting: Pings | None = None
-        self._being_written = False
-        self._marks = np.zeros(0, np.uint16)
+        self._newest = (_Newest(), _Newest())  # of the pings, and of those with a fix
         self._budget = float(ROWS_PER_S)
         self._filled_us = 0
+        self._being_written = False
 
     def forget(self) -> None:
         """Begin again: the share was taken anew, and its replay tells what is new."""
-        self._waiting = None
+        self._newest = (_Newest(), _Newest())
 
     def note(
         self,
@@ -95,47 +95,80 @@ class StatusBoard:
         order : the pings by device and time, where it is known already
         """
         order = packer.order(pings) if order is None else order
-        newest = _newest(pings, order[(marks[order] & UNTRUSTED) == 0])
-        if not len(newest):
-            return
-        pings, marks = pings.take(newest), marks[newest]
-        if self._waiting is not None and self._waiting.devices is pings.devices:
-            pings, marks = Pings.concat([self._waiting, pings]), np.concatenate([self._marks, marks])
-            newest = _newest(pings, packer.order(pings))
-            pings, marks = pings.take(newest), marks[newest]
-        self._waiting, self._marks = pings, marks
+        order = order[(marks[order] & UNTRUSTED) == 0]
+        has_fix = (pings.lat_e7[order] != NO_FIX) & (pings.lon_e7[order] != NO_FIX)
+        for newest, some in zip(self._newest, (order, order[has_fix]), strict=True):
+            device = pings.device[some]
+            newest.note(pings, marks, some[np.append(device[1:] != device[:-1], True)] if len(some) else some)
 
     def write(self, cursor: Cursor[Any], packer: PingPacker, now_us: int, *, all_of_it: bool = False) -> None:
         """Bring the table up to date, if the budget allows; ``written`` follows once that is committed."""
         earned = max(now_us - self._filled_us, 0) / 1e6 * ROWS_PER_S
         self._budget = min(self._budget + earned, ROWS_PER_S)
         self._filled_us = now_us
-        self._being_written = self._waiting is not None and (all_of_it or self._budget > 0)
+        waiting = [part for newest in self._newest if (part := newest.waiting()) is not None]
+        self._being_written = bool(waiting) and (all_of_it or self._budget > 0)
         if not self._being_written:
             return
-        assert self._waiting is not None
-        self._budget -= len(self._waiting)
-        data = packer.pack(self._waiting, self._marks, np.zeros(len(self._waiting), np.bool_), 0, 0)
+        self._budget -= len(waiting[0][0])
         cursor.execute(_TEMPORARY)
-        with cursor.copy(f"COPY newest_pings ({PING_COLUMNS}) FROM STDIN (FORMAT BINARY)") as copy:
-            copy.write(data)
+        for pings, marks in waiting:
+            data = packer.pack(pings, marks, np.zeros(len(pings), np.bool_), 0, 0)
+            with cursor.copy(f"COPY newest_pings ({PING_COLUMNS}) FROM STDIN (FORMAT BINARY)") as copy:
+                copy.write(data)
         cursor.execute(_MERGE)
 
     def written(self) -> None:
         """What ``write`` sent has been committed."""
         if self._being_written:
-            self._waiting = None
+            for newest in self._newest:
+                newest.clear()
 
 
-def _newest(pings: Pings, order: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Of each device the newest ping and the newest with a fix. order: pings by device and time."""
-    with_fix = order[(pings.lat_e7[order] != NO_FIX) & (pings.lon_e7[order] != NO_FIX)]
-    return np.union1d(_last_of_each(pings, order), _last_of_each(pings, with_fix))
+class _Newest:
+    """One ping of each device, the newest noted so far, as columns over the device slots."""
 
+    def __init__(self) -> None:
+        self._pings: Pings | None = None
+        self._marks = np.zeros(0, np.uint16)
+        self._waits = np.zeros(0, np.bool_)
 
-def _last_of_each(pings: Pings, order: NDArray[np.int64]) -> NDArray[np.int64]:
-    device = pings.device[order]
-    return order[np.append(device[1:] != device[:-1], True)] if len(order) else order
+    def note(self, pings: Pings, marks: NDArray[np.uint16], index: NDArray[np.int64]) -> None:
+        """Keep those of these pings that are newer than what is kept. index: at most one of each device."""
+        kept = self._room_for(pings.devices)
+        slot = pings.device[index]
+        newer = pings.fix_time_us[index] >= kept.fix_time_us[slot]
+        index, slot = index[newer], slot[newer]
+        for name, _, _ in COLUMNS:
+            getattr(kept, name)[slot] = getattr(pings, name)[index]
+        self._marks[slot] = marks[index]
+        self._waits[slot] = True
+
+    def _room_for(self, devices: Devices) -> Pings:
+        """The columns, long enough for every device; a device without a ping has the time NO_TIME."""
+        kept, n = self._pings, len(devices)
+        if kept is None or kept.devices is not devices:
+            kept = Pings.empty(devices)
+            self._marks, self._waits = np.zeros(0, np.uint16), np.zeros(0, np.bool_)
+        if len(kept) < n:
+            more = max(n, 2 * len(kept)) - len(kept)
+            none = Pings.of(devices, device=np.zeros(more), fix_time_us=np.full(more, NO_TIME))
+            kept = Pings.concat([kept, none])
+            self._marks = np.concatenate([self._marks, np.zeros(more, np.uint16)])
+            self._waits = np.concatenate([self._waits, np.zeros(more, np.bool_)])
+        self._pings = kept
+        return kept
+
+    def waiting(self) -> tuple[Pings, NDArray[np.uint16]] | None:
+        """What was noted since ``clear``, with its marks; None: nothing."""
+        slots = np.flatnonzero(self._waits)
+        if self._pings is None or not len(slots):
+            return None
+        return self._pings.take(slots), self._marks[slots]
+
+    def clear(self) -> None:
+        """What is kept has been written."""
+        self._waits[:] = False
 
 
 def write_statuses(cursor: Cursor[Any], statuses: Sequence[DeviceStatus]) -> None:

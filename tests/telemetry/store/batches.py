@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -50,7 +51,7 @@ class Maker:
 
     devices: Devices = field(default_factory=Devices)
     number: int = 0
-    lease: Lease = Lease(epoch=1, last_batch=0, snapshot=None, snapshot_batch=0)
+    lease: Lease = field(default_factory=lambda: Lease(1, 0, None, 0))
     ruleset: Ruleset = field(default_factory=lambda: Ruleset.from_document(DOCUMENT))
 
     def pings(self, *device_ids: str, **columns: Any) -> Pings:
@@ -93,7 +94,7 @@ class Maker:
         return replace(batch, **more)
 
     def decided(
-        self, transitions: list[dict[str, int]] = [], violations: list[dict[str, int]] = []
+        self, transitions: Sequence[dict[str, int]] = (), violations: Sequence[dict[str, int]] = ()
     ) -> Decided:
         """Decisions from the fields that matter."""
         return Decided(
@@ -118,7 +119,7 @@ class Maker:
         )
 
 
-def _records(dtype: Any, rows: list[dict[str, int]], usual: dict[str, int]) -> Any:
+def _records(dtype: Any, rows: Sequence[dict[str, int]], usual: dict[str, int]) -> Any:
     records = np.zeros(len(rows), dtype)
     for record, row in zip(records, rows, strict=True):
         for name, value in (usual | row).items():
@@ -153,7 +154,7 @@ class Wire:
         self._cut_after, self._cut_reply_to = cut_after, cut_reply_to
 
     def close(self) -> None:
-        # shutdown wakes the thread in accept; to close alone would leave it there with a number that is used again
+        # shutdown wakes the thread in accept; to close alone would leave it with a number that is used again
         self._listener.shutdown(socket.SHUT_RDWR)
         self._accepting.join()
         self._listener.close()

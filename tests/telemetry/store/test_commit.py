@@ -84,13 +84,15 @@ def test_every_table_has_its_rows(store, make, query):
     store.commit(_full(make))
     assert _counts(query) == ONCE
     assert query(
-        "SELECT device_id, fix_time, lat, lon, speed_mps, marks, judged, share, batch FROM ping_details ORDER BY device_id"
+        "SELECT device_id, fix_time, lat, lon, speed_mps, marks, judged, share, batch FROM ping_details"
+        " ORDER BY device_id"
     ) == [
         ("a17", NOW, 35.0, -80.0, None, [], True, 0, 1),
         ("b2", NOW - timedelta(days=29), None, -80.0, None, [], True, 0, 1),
     ]
     assert query(
-        "SELECT device_id, zone_id, kind, initial, late, time, distance_mm, confidence_ppm, rules_version, batch"
+        "SELECT device_id, zone_id, kind, initial, late, time, distance_mm, confidence_ppm, rules_version,"
+        " batch"
         " FROM transitions"
     ) == [("a17", "zone-2", "ENTER", True, False, NOW, -5_000, 990_000, 1, 1)]
     assert query(
@@ -146,7 +148,7 @@ def test_a_refused_batch_leaves_the_store_usable(store, make, query):
 
 
 def test_the_connection_is_cut_after_every_message(database_url, wire, make, query):
-    """Whatever had reached the server when the wire broke: the batch is there once after it was sent again."""
+    """Whatever had reached the server when the wire broke: sent again, the batch is there once."""
     store = Store.open(wire.url, now_us=lambda: NOW_US)
     store.migrate()
     make.lease = store.take_share(0)
@@ -158,14 +160,13 @@ def test_the_connection_is_cut_after_every_message(database_url, wire, make, que
     steps = len(wire.messages)
     assert steps > 20
     unavailable = 0
-    every = (
-        1 if store.extension is None else 7
-    )  # a connection to TimescaleDB takes longer, and the client is the same
+    # a connection to TimescaleDB takes longer, and the client is the same
+    every = 1 if store.extension is None else 7
     cuts = [{kind: k} for k in range(1, steps + 1) for kind in ("cut_after", "cut_reply_to")][::every]
     for cut in cuts:
         batch = _full(make)
         wire.watch(**cut)
-        for attempt in range(4):
+        for _ in range(4):
             try:
                 store.commit(batch)
                 break
@@ -173,7 +174,7 @@ def test_the_connection_is_cut_after_every_message(database_url, wire, make, que
                 unavailable += 1
                 wire.watch()
         else:
-            pytest.fail(f"{cut}: still unavailable after {attempt + 1} attempts")
+            pytest.fail(f"{cut}: still unavailable after four attempts")
         assert _counts(query) == {
             table: make.number * n if table not in {"alerts", "violation_heads", "device_status"} else n
             for table, n in ONCE.items()
@@ -349,7 +350,8 @@ def test_ids_cross_two_to_the_31(store, make, query):
 def test_device_status_follows_the_newest_ping_and_the_newest_fix(store, make, query):
     def status():
         return query(
-            "SELECT fix_time, position_time, lat_e7, battery_pct, online FROM device_status WHERE device_id = 'a17'"
+            "SELECT fix_time, position_time, lat_e7, battery_pct, online FROM device_status"
+            " WHERE device_id = 'a17'"
         )
 
     store.commit(make.batch(make.pings("a17", "a17", fix_time_us=[NOW_US, NOW_US - 1], battery_pct=80)))

@@ -399,7 +399,8 @@ def test_connections_that_died_are_replaced(store, database_url, query):
         await reader.check()
         await asyncio.to_thread(
             query,
-            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'ringfence reader'",
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE application_name = 'ringfence reader'",
         )
         await reader.check()
 

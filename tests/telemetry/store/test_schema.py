@@ -6,6 +6,7 @@ import subprocess
 import threading
 import uuid
 from datetime import date
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import psycopg
@@ -49,7 +50,8 @@ def test_the_kind_of_database_decides_how_tables_are_cut(store, query, request):
     else:
         assert store.extension is None
         parents = query(
-            "SELECT DISTINCT inhparent::regclass::text FROM pg_inherits JOIN pg_class ON oid = inhparent WHERE relkind = 'p'"
+            "SELECT DISTINCT inhparent::regclass::text FROM pg_inherits JOIN pg_class ON oid = inhparent"
+            " WHERE relkind = 'p'"
         )
         assert {name for (name,) in parents} == set(DAILY)
 
@@ -57,11 +59,13 @@ def test_the_kind_of_database_decides_how_tables_are_cut(store, query, request):
 def test_every_table_of_the_design_is_there(store, query):
     tables = {name for (name,) in query("SELECT relname FROM pg_class WHERE relkind IN ('r', 'p', 'v')")}
     assert tables >= {
-        "pings", "transitions", "violations", "current_violations", "alerts", "alert_log", "check_ins", "quarantine",
+        "pings", "transitions", "violations", "current_violations", "alerts", "alert_log", "check_ins",
+        "quarantine",
         "zones", "rules", "enrollments", "shares", "batches", "snapshots", "outbox", "device_status",
     }  # fmt: skip
     texts = query(
-        "SELECT table_name FROM information_schema.columns WHERE column_name = 'device_id' AND table_schema = 'public'"
+        "SELECT table_name FROM information_schema.columns"
+        " WHERE column_name = 'device_id' AND table_schema = 'public'"
         " AND NOT (data_type = 'text' AND collation_name = 'C')"
     )
     assert texts == []
@@ -173,7 +177,7 @@ def test_a_read_only_database_makes_a_batch_wait(store, make, database_url, quer
     batch = make.batch(make.pings("a17"))
     with pytest.raises(StoreUnavailable):
         store.commit(batch)
-    with pytest.raises(StoreUnavailable, match="read-only.*target_session_attrs"):
+    with pytest.raises(StoreUnavailable, match=r"read-only.*target_session_attrs"):
         store.commit(batch)
     query(f"ALTER DATABASE {name} RESET default_transaction_read_only")
     query(
@@ -210,7 +214,7 @@ def test_a_server_that_goes_and_comes_back(short_tmp, make):
 
 @pytest.fixture
 def small_disk(short_tmp, postgres_url):
-    """A file system of 40 MB that the embedded server's user may write to; skips where none can be mounted."""
+    """A file system of 40 MB that the embedded server may write to; skips where none can be mounted."""
     import os
     import shutil
 
@@ -225,7 +229,7 @@ def small_disk(short_tmp, postgres_url):
         ).returncode
     ):
         pytest.skip("no file system can be mounted here")
-    server = os.stat(conninfo_to_dict(postgres_url)["host"])
+    server = Path(conninfo_to_dict(postgres_url)["host"]).stat()
     os.chown(place, server.st_uid, server.st_gid)
     yield place
     subprocess.run(["umount", "-l", place], check=True)
@@ -243,10 +247,16 @@ def test_a_full_disk_makes_a_batch_wait(small_disk, embedded_database_url, make)
             store.migrate()
             make.lease = store.take_share(0)
             ids = [f"d{i}" for i in range(20_000)]
-            with pytest.raises(StoreUnavailable, match="disk is full.*free space"):
+            batch = None
+
+            def fill() -> None:
+                nonlocal batch
                 for _ in range(60):
                     batch = make.batch(make.pings(*ids))
                     store.commit(batch)
+
+            with pytest.raises(StoreUnavailable, match=r"disk is full.*free space"):
+                fill()
             ((stored,),) = connection.execute("SELECT last_batch FROM shares").fetchall()
             assert stored == batch.number - 1
             (count,) = connection.execute("SELECT count(*) FROM pings").fetchone()
@@ -322,8 +332,8 @@ def test_messages_that_wait_are_kept_whatever_their_age(database_url, make, quer
 def test_days_that_are_over_get_the_index_by_place_once(store, make, query):
     store.commit(make.batch(make.pings("a17", "a17", fix_time_us=[NOW_US, NOW_US - 3 * DAY_US])))
     indexed = (
-        "SELECT count(*) FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid JOIN pg_attribute a ON a.attrelid = t.oid"
-        " AND a.attname = 'cell' WHERE i.indkey[0] = a.attnum AND i.indisvalid"
+        "SELECT count(*) FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid"
+        " JOIN pg_attribute a ON a.attrelid = t.oid AND a.attname = 'cell' WHERE i.indkey[0] = a.attnum AND i.indisvalid"
     )
     store.keep_house()
     ((before,),) = query(indexed)

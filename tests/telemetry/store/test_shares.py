@@ -96,7 +96,7 @@ ZOMBIE = """
 
 
 def test_a_zombie_stopped_in_its_transaction_holds_up_nobody(store, make, database_url, query):
-    """A real process under SIGSTOP holds the share's row; its successor works, and SIGCONT changes nothing."""
+    """A real process under SIGSTOP holds the share's row; its successor works; SIGCONT changes nothing."""
     command = [sys.executable, "-c", textwrap.dedent(ZOMBIE), database_url, str(Path(__file__).parents[3])]
     zombie = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
@@ -226,8 +226,8 @@ def test_a_replay_reads_little_of_a_large_day(store, make, query):
     plan = "\n".join(
         row[0]
         for row in query(
-            "EXPLAIN (ANALYZE, BUFFERS, TIMING off) SELECT * FROM pings WHERE share = 0 AND batch BETWEEN 9 AND 10"
-            " AND fix_time BETWEEN %s AND %s",
+            "EXPLAIN (ANALYZE, BUFFERS, TIMING off) SELECT * FROM pings"
+            " WHERE share = 0 AND batch BETWEEN 9 AND 10 AND fix_time BETWEEN %s AND %s",
             *(query("SELECT min(first_fix_time), max(last_fix_time) FROM batches WHERE number > 8")[0]),
         )
     )
