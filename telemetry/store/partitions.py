@@ -6,6 +6,7 @@ whole, never row by row.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +25,7 @@ __all__ = ["DAILY", "DAY_US", "Layout", "NativeDays", "TimescaleChunks", "days_o
 
 DAY_US: Final = 86_400_000_000
 AHEAD_DAYS: Final = 3
+_DAY_NAME: Final = re.compile(r"\d{4}_\d\d_\d\d")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 LOCK_TIMEOUT: Final = "2s"  # a reader that streams for long must not hold up the writer behind our lock
 LOCK_KEY: Final = 0x52464E43  # of advisory locks: two sessions must not make the same partition
@@ -93,7 +95,8 @@ class NativeDays:
             " WHERE i.inhparent = to_regclass(%s)",
             (table,),
         ).fetchall()
-        return {_day_in_name(name[len(table) + 1 :]) for (name,) in rows}
+        suffixes = (name.removeprefix(f"{table}_") for (name,) in rows)
+        return {_day_in_name(suffix) for suffix in suffixes if _DAY_NAME.fullmatch(suffix)}
 
     @staticmethod
     def _make(connection: Connection[Any], table: str, day: int) -> None:

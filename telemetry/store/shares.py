@@ -89,7 +89,7 @@ def take(link: Link, share: int) -> Lease:
 
 def _raise_epoch(connection: Connection[Any], share: int) -> tuple[int, int]:
     with connection.transaction():
-        connection.execute("SET LOCAL lock_timeout = '2s'")
+        connection.execute("SET LOCAL lock_timeout = '1s'")
         row = connection.execute(
             "INSERT INTO shares AS s (share, epoch, last_batch, holder, backend_pid, taken_time)"
             " VALUES (%s, 1, 0, %s, pg_backend_pid(), clock_timestamp())"

@@ -333,7 +333,8 @@ def test_days_that_are_over_get_the_index_by_place_once(store, make, query):
     store.commit(make.batch(make.pings("a17", "a17", fix_time_us=[NOW_US, NOW_US - 3 * DAY_US])))
     indexed = (
         "SELECT count(*) FROM pg_index i JOIN pg_class t ON t.oid = i.indrelid"
-        " JOIN pg_attribute a ON a.attrelid = t.oid AND a.attname = 'cell' WHERE i.indkey[0] = a.attnum AND i.indisvalid"
+        " JOIN pg_attribute a ON a.attrelid = t.oid AND a.attname = 'cell'"
+        " WHERE i.indkey[0] = a.attnum AND i.indisvalid"
     )
     store.keep_house()
     ((before,),) = query(indexed)
