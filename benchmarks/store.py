@@ -159,8 +159,8 @@ def measure(directory: Path, batches: int, n: int, device_count: int) -> dict[st
         results["replay"] = measure_replay(stores["store"], batches, n)
         with psycopg.connect(urls["store"]) as connection:
             row = connection.execute(
-                "SELECT sum(pg_total_relation_size(inhrelid)), sum(pg_relation_size(inhrelid)) FROM pg_inherits"
-                " WHERE inhparent = 'pings'::regclass"
+                "SELECT sum(pg_total_relation_size(inhrelid)), sum(pg_relation_size(inhrelid))"
+                " FROM pg_inherits WHERE inhparent = 'pings'::regclass"
             ).fetchone()
             assert row is not None
             results["bytes_per_ping"] = {
