@@ -43,8 +43,8 @@ _BITS: Final = {name: 1 << bit for bit, name in enumerate(STATUS_NAMES)}
 _SOURCE_BITS: Final = {name: number << SOURCE_SHIFT for number, name in enumerate(SOURCES)}
 
 
-class _Ping(msgspec.Struct):
-    """One object; the bounds are those of the columns."""
+class _Ping(msgspec.Struct, gc=False):
+    """One object; the bounds are those of the columns. It is in no cycle, so the collector need not look."""
 
     time: Moment
     boot: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)] | None = None
@@ -87,7 +87,7 @@ def decode(found: Gathered, index: NDArray[np.intp]) -> None:
             else:
                 good = [(0, document)]
         for r, ping in good:
-            if (ping.lat is None) != (ping.lon is None):
+            if (ping.lat is None) is not (ping.lon is None):
                 detail = "one of lat and lon is there, the other is not"
                 found.reject(m, "half_fix", detail, _element(payload, r))
                 continue

@@ -32,7 +32,7 @@ class _Kind(msgspec.Struct):
     type: str = msgspec.field(name="_type")
 
 
-class _Location(msgspec.Struct):
+class _Location(msgspec.Struct, gc=False):
     """An object of ``_type`` location; ``acc`` below zero is how iOS says that the position is not valid."""
 
     lat: Latitude

@@ -107,9 +107,11 @@ class Owed:
         for i in np.flatnonzero(again):
             owed = self._newest[ids[i]] != 0 or (ids[:i] == ids[i]).any()
             keep[i] = not (owed and ids[i])
-        self._newest[ids[keep]] = serial[keep]  # of an id that comes twice the last counts
-        self._newest[0] = 0
-        self.count = int(np.count_nonzero(self._newest))
+        due = keep & (ids != 0)
+        kept, its_serial = ids[due], serial[due]
+        was_free = self._newest[kept] == 0
+        self._newest[kept] = its_serial  # of an id that comes twice the last counts
+        self.count += int(np.count_nonzero(was_free & (self._newest[kept] == its_serial)))
         self.peak = max(self.peak, self.count)
         return keep, serial
 

@@ -53,6 +53,8 @@ KEEPALIVE_S: Final = 30
 CONNECT_TIMEOUT_S: Final = 5.0
 HANDSHAKE_TIMEOUT_S: Final = 10.0  # from an open socket to the CONNACK and the SUBACK
 COALESCE_S: Final = 0.002  # after the first message of a receive: brokers write one message at a time
+SHORT_READ: Final = 64  # messages; after fewer the network thread waits a little before it reads on,
+LINGER_S: Final = 0.001  # so that a broker's one write per message does not cost one wake-up each
 TURN_S: Final = 0.5  # the longest sleep of the network thread
 RETRY_FIRST_S: Final = 0.2  # wait before a reconnect; doubled each time, with jitter
 RETRY_LAST_S: Final = 15.0
@@ -142,6 +144,7 @@ class Session:
         self._refused: MqttError | None = None
         self._opened_s = self._deadline_s = 0.0
         self._drained = False  # the last look found nothing to read
+        self._lingering = False  # the last read was short
         self._told = False  # its end has been dealt with
         self._heard = False  # the broker has read all that was sent before the goodbye
         self._failures = self._short_connections = 0
@@ -265,12 +268,16 @@ class Session:
         if sock is None:
             self._ended("closed")
             return
+        if self._lingering:
+            time.sleep(LINGER_S)
         readable = self._sleep(sock)
+        self._lingering = False
         if readable and not self._inbox.is_full:
             self._drained = False
             self._receiver.read()
             chunk = self._receiver.take(self._link, self._owed)
             if chunk is not None:
+                self._lingering = len(chunk) < SHORT_READ
                 self._inbox.put(chunk)
         else:
             self._drained = not readable
