@@ -1,7 +1,8 @@
 """The engine whole: beliefs, rules, schedules, over a city of devices. ``python -m benchmarks.engine``.
 
-200,000 devices, each with five private circles (a home with a curfew, four to stay out of), and a shared layer
-of 5,000 polygons that everybody must stay out of by day; batches of 100,000 pings of devices that wander about.
+200,000 devices, each with five private circles (a home with a curfew, four to stay out of), and a shared
+layer of 5,000 polygons that everybody must stay out of by day; batches of 100,000 pings of devices that
+wander about.
 """
 
 from __future__ import annotations
@@ -27,7 +28,13 @@ def build(devices: int, layer_zones: int, seed: int) -> tuple[Ruleset, np.ndarra
     homes = np.column_stack((WEST + WIDTH_DEG * rng.random(devices), SOUTH + WIDTH_DEG * rng.random(devices)))
     features: list[dict[str, Any]] = []
     rules: list[dict[str, Any]] = [
-        {"id": "schools", "subjects": ["all"], "require": "outside", "layer": "schools", "when": "Mo-Fr 07:00-17:00"},
+        {
+            "id": "schools",
+            "subjects": ["all"],
+            "require": "outside",
+            "layer": "schools",
+            "when": "Mo-Fr 07:00-17:00",
+        },
         {"id": "strap", "subjects": ["all"], "require": "strap_closed", "severity": "critical"},
     ]
     around = rng.normal(0, 0.05, (devices, 4, 2))
@@ -59,11 +66,17 @@ def build(devices: int, layer_zones: int, seed: int) -> tuple[Ruleset, np.ndarra
                 "zones": [f"z{i}-{k}" for k in range(1, 5)],
             }
         )
-    centres = np.column_stack((WEST + WIDTH_DEG * rng.random(layer_zones), SOUTH + WIDTH_DEG * rng.random(layer_zones)))
+    centres = np.column_stack(
+        (WEST + WIDTH_DEG * rng.random(layer_zones), SOUTH + WIDTH_DEG * rng.random(layer_zones))
+    )
     angles = np.linspace(0, 2 * np.pi, 13)[:-1]
     for j, (lon, lat) in enumerate(centres.tolist()):
         radius = 0.0008 * (0.6 + 0.8 * rng.random(12))
-        ring = np.column_stack((lon + radius * np.cos(angles) * 1.2, lat + radius * np.sin(angles))).round(7).tolist()
+        ring = (
+            np.column_stack((lon + radius * np.cos(angles) * 1.2, lat + radius * np.sin(angles)))
+            .round(7)
+            .tolist()
+        )
         features.append(
             {
                 "type": "Feature",
@@ -79,7 +92,7 @@ def build(devices: int, layer_zones: int, seed: int) -> tuple[Ruleset, np.ndarra
 
 
 def measure(devices: int, layer_zones: int, batch: int, batches: int, seed: int) -> dict[str, float]:
-    """Pings per second of ``Engine.check``, warm, one core; bytes of state for each device and private zone."""
+    """Pings per second of ``Engine.check``, warm, one core; bytes of state per device and private zone."""
     began = time.perf_counter()
     ruleset, homes = build(devices, layer_zones, seed)
     loaded_s = time.perf_counter() - began
@@ -124,7 +137,9 @@ def measure_tick(devices: int, seed: int) -> dict[str, float]:
     ruleset = Ruleset.from_document(
         {
             "zones": {"type": "FeatureCollection", "features": []},
-            "rules": {"rules": [{"id": "silence", "subjects": ["all"], "require": "contact", "within": "15 min"}]},
+            "rules": {
+                "rules": [{"id": "silence", "subjects": ["all"], "require": "contact", "within": "15 min"}]
+            },
         }
     )
     engine = Engine(ruleset, Devices(f"d{i}" for i in range(devices)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,12 +11,12 @@ import numpy as np
 from geofence._kernels.judge import KINDS, begin_check_ins
 from geofence._kernels.world import close_row
 from geofence.plan import Calendars, Plan
-from geofence.records import Decided
 from geofence.state import NONE, State, blank_device
 from geofence.units import NO_TIME
 
 if TYPE_CHECKING:
     from geofence.engine import Engine
+    from geofence.records import Decided
     from geofence.ruleset import Rule, Ruleset
 
 __all__ = ["adopt"]
@@ -28,10 +28,10 @@ def adopt(engine: Engine, ruleset: Ruleset, effective_us: int) -> Decided:
     A rule is unchanged when its text is, and its zones are, and whom it binds it bound before: its beliefs,
     open violations and windows go on. A new or changed rule begins at effective_us, grace included.
     """
-    state = engine._state  # noqa: SLF001 - one class in several files
+    state = engine.state
     known = np.flatnonzero(state.devices["known"][: int(state.used[0])]).astype(np.int32)
-    engine._let_time_act(known[state.due_us[known] <= effective_us], effective_us)  # noqa: SLF001
-    old, old_ruleset = engine._plan, engine.ruleset  # noqa: SLF001
+    engine.let_time_act(known[state.due_us[known] <= effective_us], effective_us)
+    old, old_ruleset = engine.plan, engine.ruleset
     same = _unchanged(old_ruleset, ruleset)
     carried = {ruleset.rules[new].id for new in same.values()}
     effective = {
@@ -47,12 +47,13 @@ def adopt(engine: Engine, ruleset: Ruleset, effective_us: int) -> Decided:
         fresh.used[0] = count
         plan.enlist(fresh, known.tolist(), [engine.devices.ids[slot] for slot in known.tolist()])
     zone_of = _zones_again(old_ruleset, ruleset)
+    change = _Change(engine, state, fresh, same, zone_of, effective_us)
     for slot in known.tolist():
-        _carry_device(engine, fresh, slot, same, zone_of, effective_us)
-    decided = engine._decided(np.zeros(0, np.bool_))  # noqa: SLF001
+        _carry_device(change, slot)
+    decided = engine.decided(np.zeros(0, np.bool_))
     engine.ruleset, engine.effective_us = ruleset, effective_us
-    engine._state = fresh  # noqa: SLF001
-    engine._use(plan)  # noqa: SLF001
+    engine.state = fresh
+    engine.use(plan)
     _renumber_ledger(engine, old_ruleset, same, zone_of)
     plan.calendars.cover(effective_us, max(effective_us, engine.watermark_us))
     _settle_due(engine, known, effective_us)
@@ -60,8 +61,8 @@ def adopt(engine: Engine, ruleset: Ruleset, effective_us: int) -> Decided:
 
 
 def _renumber_ledger(engine: Engine, old: Ruleset, same: dict[int, int], zone_of: dict[int, int]) -> None:
-    """What was said of rules and zones that go on is kept under their new numbers; the rest stands as it is."""
-    ledger = engine._ledger  # noqa: SLF001
+    """Keep what was said of rules and zones that go on, under their new numbers."""
+    ledger = engine.ledger
     ledger.gather()
     rule_map = np.full(len(old.rules) + 1, NONE, np.int32)
     zone_map = np.full(len(old.zones) + 1, NONE, np.int32)
@@ -114,11 +115,21 @@ def _unchanged(old: Ruleset, new: Ruleset) -> dict[int, int]:
     return same
 
 
-def _carry_device(
-    engine: Engine, fresh: State, slot: int, same: dict[int, int], zone_of: dict[int, int], effective_us: int
-) -> None:
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """The move from one state to another: which rules and zones go on, under which numbers."""
+
+    engine: Engine
+    state: State
+    fresh: State
+    same: dict[int, int]
+    zone_of: dict[int, int]
+    effective_us: int
+
+
+def _carry_device(change: _Change, slot: int) -> None:
     """Copy what goes on for one device; close what does not."""
-    state = engine._state  # noqa: SLF001
+    state, fresh = change.state, change.fresh
     row, target = state.devices[slot], fresh.devices[slot]
     spans = {name: int(target[name]) for name in ("duty", "duty_stop", "pair", "pair_stop")}
     fresh.devices[slot] = row
@@ -128,13 +139,13 @@ def _carry_device(
     new_duty = {int(fresh.duties[u]["rule"]): u for u in range(spans["duty"], spans["duty_stop"])}
     for u in range(int(row["duty"]), int(row["duty_stop"])):
         duty = state.duties[u]
-        to = new_duty.get(same.get(int(duty["rule"]), NONE), NONE)
-        if to == NONE:
-            _end(engine, int(duty["open"]), effective_us)
-            for p in _pairs(state, duty):
-                _end(engine, int(state.pairs[p]["open"]), effective_us)
+        to = new_duty.get(change.same.get(int(duty["rule"]), NONE), NONE)
+        if to != NONE:
+            _carry_duty(change, slot, duty, to)
             continue
-        _carry_duty(state, fresh, slot, duty, to, zone_of)
+        _end(change, int(duty["open"]))
+        for p in _pairs(state, duty):
+            _end(change, int(state.pairs[p]["open"]))
 
 
 def _pairs(state: State, duty: Any) -> list[int]:
@@ -146,24 +157,25 @@ def _pairs(state: State, duty: Any) -> list[int]:
     return rows
 
 
-def _end(engine: Engine, k: int, effective_us: int) -> None:
+def _end(change: _Change, k: int) -> None:
     if k != NONE:
-        engine._make_room_for(2)  # noqa: SLF001
-        close_row(engine._world(), engine._said, k, effective_us, effective_us)  # noqa: SLF001
+        change.engine.make_room_for(2)
+        close_row(change.engine.world(), change.engine.said, k, change.effective_us, change.effective_us)
 
 
-def _carry_duty(state: State, fresh: State, slot: int, duty: Any, to: int, zone_of: dict[int, int]) -> None:
+def _carry_duty(change: _Change, slot: int, duty: Any, to: int) -> None:
     """An unchanged rule goes on for a device: same beliefs, same open violations."""
+    state, fresh = change.state, change.fresh
     target = fresh.duties[to]
-    for name in ("since_us", "fixes", "wrong", "score"):
+    rule = int(target["rule"])
+    for name in ("since_us", "fixes", "wrong", "score", "due_us"):
         target[name] = duty[name]
-    target["due_us"] = duty["due_us"]
-    target["open"] = _carry_open(state, fresh, int(duty["open"]), int(target["rule"]), zone_of)
+    target["open"] = _carry_open(change, int(duty["open"]), rule)
     place = {int(fresh.pairs[p]["zone"]): p for p in range(int(target["first"]), int(target["stop"]))}
     for p in range(int(duty["first"]), int(duty["stop"])):
-        at = place[zone_of[int(state.pairs[p]["zone"])]]
+        at = place[change.zone_of[int(state.pairs[p]["zone"])]]
         records = fresh.pairs[at]["records"]
-        _carry_pair(state, fresh, p, at, int(target["rule"]), zone_of)
+        _carry_pair(change, p, at, rule)
         fresh.pairs[at]["records"] = records
     p = int(duty["chain"])
     last = NONE
@@ -171,10 +183,10 @@ def _carry_duty(state: State, fresh: State, slot: int, duty: Any, to: int, zone_
         fresh.reserve(pairs=1)
         at = int(fresh.used[2])
         fresh.used[2] += 1
-        _carry_pair(state, fresh, p, at, int(target["rule"]), zone_of)
+        _carry_pair(change, p, at, rule)
         fresh.pairs[at]["next"] = NONE
         if last == NONE:
-            fresh.duties[to]["chain"] = at
+            target["chain"] = at
         else:
             fresh.pairs[last]["next"] = at
         last = at
@@ -182,28 +194,30 @@ def _carry_duty(state: State, fresh: State, slot: int, duty: Any, to: int, zone_
         p = int(state.pairs[p]["next"])
 
 
-def _carry_pair(state: State, fresh: State, p: int, at: int, rule: int, zone_of: dict[int, int]) -> None:
-    fresh.pairs[at] = state.pairs[p]
-    fresh.pairs[at]["zone"] = zone_of[int(state.pairs[p]["zone"])]
-    fresh.pairs[at]["open"] = _carry_open(state, fresh, int(state.pairs[p]["open"]), rule, zone_of)
+def _carry_pair(change: _Change, p: int, at: int, rule: int) -> None:
+    pairs = change.fresh.pairs
+    pairs[at] = change.state.pairs[p]
+    pairs[at]["zone"] = change.zone_of[int(pairs[at]["zone"])]
+    pairs[at]["open"] = _carry_open(change, int(pairs[at]["open"]), rule)
 
 
-def _carry_open(state: State, fresh: State, k: int, rule: int, zone_of: dict[int, int]) -> int:
+def _carry_open(change: _Change, k: int, rule: int) -> int:
     if k == NONE:
         return NONE
+    fresh = change.fresh
     fresh.reserve(opens=1)
     at = int(fresh.used[3])
     fresh.used[3] += 1
-    fresh.opens[at] = state.opens[k]
+    fresh.opens[at] = change.state.opens[k]
     fresh.opens[at]["rule"] = rule
     if fresh.opens[at]["zone"] >= 0:
-        fresh.opens[at]["zone"] = zone_of[int(fresh.opens[at]["zone"])]
+        fresh.opens[at]["zone"] = change.zone_of[int(fresh.opens[at]["zone"])]
     return at
 
 
 def _settle_due(engine: Engine, known: np.ndarray[Any, Any], effective_us: int) -> None:
     """When each device is due next; new contact rules count silence from their start, check-ins likewise."""
-    state, rules = engine._state, engine._plan.rules  # noqa: SLF001
+    state, rules = engine.state, engine.plan.rules
     used = int(state.used[1])
     contact = KINDS.index("contact")
     for slot in known.tolist():
@@ -212,5 +226,5 @@ def _settle_due(engine: Engine, known: np.ndarray[Any, Any], effective_us: int) 
             rule = rules[duty["rule"]]
             if rule["kind"] == contact and duty["wrong"] == 0 and row["ping_us"] != NO_TIME:
                 duty["due_us"] = max(int(row["ping_us"]) + int(rule["within_us"]), effective_us)
-        begin_check_ins(engine._world(), slot, effective_us)  # noqa: SLF001
+        begin_check_ins(engine.world(), slot, effective_us)
     assert used == int(state.used[1])

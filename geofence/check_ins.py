@@ -23,19 +23,19 @@ _CERTAIN_PPM: Final = 1_000_000
 
 
 def take_check_ins(engine: Engine, check_ins: Iterable[Any]) -> None:
-    """Judge check-ins in order of time; what they mean is said through ``engine._said``."""
+    """Judge check-ins in order of time; what they mean is said through ``engine.said``."""
     ordered = sorted(check_ins, key=lambda c: (c.device_id, c.time_us, c.outcome, c.method))
     for each in ordered:
         slot = engine.devices.slot(each.device_id)
-        engine._enlist(np.array([slot], np.int32))  # noqa: SLF001 - one class in two files
+        engine.enlist(np.array([slot], np.int32))
         _take(engine, slot, each)
 
 
 def _take(engine: Engine, slot: int, check_in: Any) -> None:
     t = int(check_in.time_us)
-    engine._plan.calendars.cover(t, max(t, engine.watermark_us))  # noqa: SLF001
-    begin_check_ins(engine._world(), slot, t)  # noqa: SLF001
-    world = engine._world()  # noqa: SLF001
+    engine.plan.calendars.cover(t, max(t, engine.watermark_us))
+    begin_check_ins(engine.world(), slot, t)
+    world = engine.world()
     device = world.devices[slot]
     for u in range(int(device["duty"]), int(device["duty_stop"])):
         duty = world.duties[u]
@@ -43,12 +43,12 @@ def _take(engine: Engine, slot: int, check_in: Any) -> None:
         if world.rules[int(duty["rule"])]["kind"] != _KIND:
             continue
         while duty["due_us"] < t:  # deadlines that passed before this check-in come first
-            engine._make_room_for(4)  # noqa: SLF001
-            world, said = engine._world(), engine._said  # noqa: SLF001
+            engine.make_room_for(4)
+            world, said = engine.world(), engine.said
             duty = world.duties[u]
             fire(world, said, slot, duty, world.rules[int(duty["rule"])], int(duty["due_us"]), -1)
-        engine._make_room_for(4)  # noqa: SLF001
-        world, said = engine._world(), engine._said  # noqa: SLF001
+        engine.make_room_for(4)
+        world, said = engine.world(), engine.said
         duty = world.duties[u]
         if rule.methods and check_in.method not in rule.methods:
             continue
@@ -60,7 +60,7 @@ def _take(engine: Engine, slot: int, check_in: Any) -> None:
                 duty["open"] = open_row(
                     world, said, slot, int(duty["rule"]), NONE, t, t, _CERTAIN_PPM, 0, -1, 0
                 )
-    rest(engine._world(), slot)  # noqa: SLF001
+    rest(engine.world(), slot)
 
 
 def _verified(world: Any, said: Any, duty: Any, t: int) -> None:

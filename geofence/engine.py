@@ -38,6 +38,9 @@ _NO_ROWS: Final = np.zeros(0, np.int64)
 class Engine:
     """Judges the pings of many devices against one rule set.
 
+    What ``adopt``, ``rejudge``, ``check_in`` and ``snapshot`` do lives in modules of those names. They use
+    the engine's tables (``state``, ``plan``, ``said``, ``ledger``, ``deaf``); other packages leave those alone.
+
     >>> engine = Engine(Ruleset.load("rules"))          # doctest: +SKIP
     >>> decided = engine.check(pings)                   # doctest: +SKIP
     >>> decided.violations["opened_us"]                 # doctest: +SKIP
@@ -48,14 +51,15 @@ class Engine:
         self.devices = Devices() if devices is None else devices
         self.watermark_us = NO_TIME
         self.effective_us = NO_TIME  # when these rules took effect, if others held before
-        self._state = State.empty()
-        self._deaf = np.zeros((0, 2), np.int64)
-        self._ledger = Ledger()
-        self._use(Plan(ruleset, {}, Calendars()))
-        self._said = _room(_FIRST_ROOM)
+        self.state = State.empty()
+        self.deaf = np.zeros((0, 2), np.int64)
+        self.ledger = Ledger()
+        self.use(Plan(ruleset, {}, Calendars()))
+        self.said = _room(_FIRST_ROOM)
 
-    def _use(self, plan: Plan) -> None:
-        self._plan = plan
+    def use(self, plan: Plan) -> None:
+        """Judge by this plan of ``ruleset``."""
+        self.plan = plan
         self._boxes = boxes_of(self.ruleset.zones)
         self._shared_zones = self.ruleset.zones.select(plan.shared) if len(plan.shared) else None
 
@@ -70,26 +74,26 @@ class Engine:
             raise ValueError("these pings count devices in another table; decode them with engine.devices")
         late = np.zeros(len(pings), np.bool_)
         if len(pings):
-            self._enlist(pings.device)
+            self.enlist(pings.device)
             order = self._order(pings)
             sorted_late = np.empty(len(order), np.bool_)
             pings = pings.take(order)
             n_late = fixes.find_late(
-                pings.device, pings.fix_time_us, pings.boot, pings.seq, self._state.devices, sorted_late
+                pings.device, pings.fix_time_us, pings.boot, pings.seq, self.state.devices, sorted_late
             )
             late[order] = sorted_late
             if n_late:
                 pings = pings.take(~sorted_late)
         if not len(pings):
-            return self._decided(late)
+            return self.decided(late)
         newest_us = int(pings.fix_time_us.max())
-        self._ledger.newest_us = max(self._ledger.newest_us, newest_us)
-        self._plan.calendars.cover(int(pings.fix_time_us.min()), newest_us)
+        self.ledger.newest_us = max(self.ledger.newest_us, newest_us)
+        self.plan.calendars.cover(int(pings.fix_time_us.min()), newest_us)
         batch = self._lay_out(pings)
         start = 0
-        while (start := judge(self._world(), self._said, batch, start)) < len(pings):
+        while (start := judge(self.world(), self.said, batch, start)) < len(pings):
             self._make_room()
-        return self._decided(late, batch)
+        return self.decided(late, batch)
 
     def tick(self, now_us: int, listening_since_us: int = NO_TIME) -> Decided:
         """Let time act up to now_us: schedule edges, missed check-ins, silence.
@@ -97,26 +101,23 @@ class Engine:
         ``now_us`` is the watermark: everything up to it has been received. ``listening_since_us`` says from
         when on that is so without a gap; silence between the last tick and then accuses nobody.
         """
-        if (
-            listening_since_us != NO_TIME
-            and self.watermark_us != NO_TIME
-            and listening_since_us > self.watermark_us
-        ):
+        heard_before = NO_TIME not in {listening_since_us, self.watermark_us}
+        if heard_before and listening_since_us > self.watermark_us:
             gap = np.array([[self.watermark_us, listening_since_us]], np.int64)
-            self._deaf = np.concatenate((self._deaf, gap))
+            self.deaf = np.concatenate((self.deaf, gap))
         self.watermark_us = max(now_us, self.watermark_us)
-        self._ledger.newest_us = max(self._ledger.newest_us, now_us)
+        self.ledger.newest_us = max(self.ledger.newest_us, now_us)
         self._enroll(now_us)
-        due = np.flatnonzero(self._state.due_us[: int(self._state.used[0])] <= now_us).astype(np.int32)
-        self._let_time_act(due, now_us)
-        return self._decided(np.zeros(0, np.bool_))
+        due = np.flatnonzero(self.state.due_us[: int(self.state.used[0])] <= now_us).astype(np.int32)
+        self.let_time_act(due, now_us)
+        return self.decided(np.zeros(0, np.bool_))
 
     def check_in(self, check_ins: Iterable[Any]) -> Decided:
-        """Take the results of telephone, app or button check-ins (``telemetry.columns.CheckIn`` or its like)."""
+        """Take results of telephone, app or button check-ins (``telemetry.columns.CheckIn`` or its like)."""
         from geofence.check_ins import take_check_ins  # noqa: PLC0415 - it needs this module
 
         take_check_ins(self, check_ins)
-        return self._decided(np.zeros(0, np.bool_))
+        return self.decided(np.zeros(0, np.bool_))
 
     def rejudge(self, history: Pings) -> Decided:
         """Judge devices again from their history, late pings included, and amend what was said by adding.
@@ -150,7 +151,7 @@ class Engine:
 
     def open_violations(self) -> NDArray[Any]:
         """VIOLATION (k,): the current row of each open one, by device and opening."""
-        rows = self._state.opens[: int(self._state.used[3])]
+        rows = self.state.opens[: int(self.state.used[3])]
         rows = rows[rows["device"] >= 0].copy()
         rows["supersedes"] = 0
         self._name(rows)
@@ -168,13 +169,13 @@ class Engine:
     @property
     def state_nbytes(self) -> int:
         """Bytes of state in use."""
-        return self._state.nbytes
+        return self.state.nbytes
 
     # --- laying out -----------------------------------------------------------------------------
 
-    def _enlist(self, device: NDArray[np.int32]) -> None:
+    def enlist(self, device: NDArray[np.int32]) -> None:
         """Rows for the devices that speak for the first time."""
-        state = self._state
+        state = self.state
         highest = int(device.max()) + 1
         if highest > state.used[0]:
             state.reserve(devices=highest - int(state.used[0]))
@@ -185,7 +186,7 @@ class Engine:
         new = np.unique(device[state.devices["known"][device] == 0])
         if len(new):
             slots = new.tolist()
-            self._plan.enlist(state, slots, [self.devices.ids[slot] for slot in slots])
+            self.plan.enlist(state, slots, [self.devices.ids[slot] for slot in slots])
 
     def _enroll(self, now_us: int) -> None:
         """Devices of the roster that check-ins are expected of need not speak first."""
@@ -196,15 +197,15 @@ class Engine:
             if not entry.covers(now_us):
                 continue
             slot = self.devices.slot(entry.device_id)
-            if slot < self._state.used[0] and self._state.devices["known"][slot]:
+            if slot < self.state.used[0] and self.state.devices["known"][slot]:
                 continue
-            self._enlist(np.array([slot], np.int32))
-            self._plan.calendars.cover(now_us, now_us)
-            begin_check_ins(self._world(), slot, now_us)
+            self.enlist(np.array([slot], np.int32))
+            self.plan.calendars.cover(now_us, now_us)
+            begin_check_ins(self.world(), slot, now_us)
 
     def _order(self, pings: Pings) -> NDArray[np.int64]:
         """The order by device, fix time, boot and seq; equal ones by all that they say."""
-        n, slots = len(pings), int(self._state.used[0])
+        n, slots = len(pings), int(self.state.used[0])
         if slots > 16 * n + 4096:  # a table of counts would cost more than sorting
             return np.lexsort((pings.seq, pings.boot, pings.fix_time_us, pings.device))
         order, scratch = np.empty(n, np.int64), np.empty(n, np.int64)
@@ -229,7 +230,7 @@ class Engine:
         error_mm, weight = np.empty(n, np.int32), np.empty(n, np.int32)
         from_lon, from_lat = np.empty(n, np.int32), np.empty(n, np.int32)
         gap_us = np.empty(n, np.int64)
-        state = self._state
+        state = self.state
         fixes.believe(
             pings.device,
             pings.fix_time_us,
@@ -283,9 +284,9 @@ class Engine:
     ) -> NDArray[np.int32]:
         """Distances from each believed fix to the private zones of its device, in the order of the pairs.
 
-        Of a zone so far away that it does not matter how far, a lower bound: measuring costs ten times as much.
+        Of a zone so far away that it does not matter how far, a lower bound: measuring costs ten times more.
         """
-        state = self._state
+        state = self.state
         m = own_counts(pings.device, bits, state.devices, own_start)
         own_mm, at = np.zeros(m, np.int32), np.empty(m, np.int64)
         where = (pings.device, pings.lon_e7, pings.lat_e7)
@@ -296,7 +297,7 @@ class Engine:
             state.devices,
             state.duties,
             state.pairs,
-            self._plan.rules,
+            self.plan.rules,
             *self._boxes,
             own_mm,
             at,
@@ -324,9 +325,9 @@ class Engine:
             which = np.flatnonzero(used & (error_mm > low) & (error_mm <= high))
             if len(which):
                 ping, zone, distance = self._shared_zones.near(
-                    pings.lon_e7[which], pings.lat_e7[which], reach_mm + self._plan.reach_offset_mm
+                    pings.lon_e7[which], pings.lat_e7[which], reach_mm + self.plan.reach_offset_mm
                 )
-                found.append((which[ping], self._plan.shared[zone], distance))
+                found.append((which[ping], self.plan.shared[zone], distance))
         if not found:
             return np.zeros(n + 1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32)
         ping, zone, distance = (np.concatenate(part) for part in zip(*found, strict=True))
@@ -346,21 +347,24 @@ class Engine:
         n = len(pings)
         if self._shared_zones is None:
             return np.zeros(n + 1, np.int64), np.zeros(0, np.int32)
-        plan = self._plan
+        plan = self.plan
         which = np.empty(n, np.int64)
         longest_us = int(plan.rules["cross_us"].max())
-        count = tracks_in_question(
+        count: int = tracks_in_question(  # type: ignore[call-arg]  # mypy sees only the tuple's length
             pings.lon_e7, pings.lat_e7, *tracks, longest_us, hit_start, hit_mm, plan.reach_offset_mm, which
         )
         which = which[:count]
         if not count:
             return np.zeros(n + 1, np.int64), np.zeros(0, np.int32)
         from_lon, from_lat = tracks[2][which], tracks[3][which]
-        track, zone = self._shared_zones.crossing(from_lon, from_lat, pings.lon_e7[which], pings.lat_e7[which])
+        track, zone = self._shared_zones.crossing(
+            from_lon, from_lat, pings.lon_e7[which], pings.lat_e7[which]
+        )
         return np.searchsorted(which[track], np.arange(n + 1)), plan.shared[zone].astype(np.int32)
 
-    def _world(self) -> World:
-        state, plan = self._state, self._plan
+    def world(self) -> World:
+        """The tables that the kernels work on, as they are now: they are replaced when they grow."""
+        state, plan = self.state, self.plan
         return World(
             state.devices,
             state.due_us,
@@ -374,40 +378,40 @@ class Engine:
             plan.calendars.edges,
             plan.zone_start,
             plan.zone_rules,
-            self._deaf,
+            self.deaf,
             np.array([self.watermark_us, plan.calendars.horizon_us], np.int64),
         )
 
-    def _make_room_for(self, rows: int) -> None:
+    def make_room_for(self, rows: int) -> None:
         """Room for so many more rows of violations, besides what is there."""
-        while int(self._said.count[0]) + rows > len(self._said.out):
+        while int(self.said.count[0]) + rows > len(self.said.out):
             self._make_room()
-        self._state.reserve(opens=rows)
+        self.state.reserve(opens=rows)
 
     def _make_room(self) -> None:
         """The kernels stopped for want of room: twice as much of everything that they write."""
-        said, state = self._said, self._state
+        said, state = self.said, self.state
         bigger = _room(2 * len(said.out))
         for old, new in zip(said[:4], bigger[:4], strict=True):
             new[: len(old)] = old
         bigger.count[:] = said.count
-        self._said = bigger
+        self.said = bigger
         state.reserve(pairs=len(said.out), opens=len(said.out))
 
-    def _let_time_act(self, which: NDArray[np.int32], limit_us: int) -> None:
+    def let_time_act(self, which: NDArray[np.int32], limit_us: int) -> None:
         """Deadlines of these devices up to limit_us."""
         if not len(which):
             return
-        self._plan.calendars.cover(int(self._state.due_us[which].min()), limit_us)
+        self.plan.calendars.cover(int(self.state.due_us[which].min()), limit_us)
         start = 0
-        while (start := advance_due(self._world(), self._said, which, start, limit_us)) < len(which):
+        while (start := advance_due(self.world(), self.said, which, start, limit_us)) < len(which):
             self._make_room()
 
     # --- saying ---------------------------------------------------------------------------------
 
-    def _decided(self, late: NDArray[np.bool_], batch: Batch | None = None) -> Decided:
+    def decided(self, late: NDArray[np.bool_], batch: Batch | None = None) -> Decided:
         """Take what the kernels said, give violations their ids, and start afresh."""
-        said = self._said
+        said = self.said
         rows, moves, crosses = (int(k) for k in said.count)
         violations = said.out[:rows].copy()
         transitions = said.moves[:moves].copy()
@@ -417,16 +421,17 @@ class Engine:
             )
         said.count[:] = 0
         self._name(violations)
-        self._ledger.note(violations, transitions)
+        self.ledger.note(violations, transitions)
         return Decided(self.devices, self.ruleset, transitions, violations, late)
 
     def _name(self, rows: NDArray[Any]) -> None:
-        """Give rows of violations their ids: positive numbers that follow from device, rule, zone and opening."""
+        """Give rows of violations their ids."""
         if len(rows):
             columns = (rows[name].tolist() for name in ("device", "rule", "zone", "opened_us"))
-            rows["violation_id"] = [self._violation_id(*values) for values in zip(*columns, strict=True)]
+            rows["violation_id"] = [self.violation_id(*values) for values in zip(*columns, strict=True)]
 
-    def _violation_id(self, device: int, rule: int, zone: int, opened_us: int) -> int:
+    def violation_id(self, device: int, rule: int, zone: int, opened_us: int) -> int:
+        """A positive number that follows from the ids of device, rule and zone, and the opening, alone."""
         zone_id = self.ruleset.zones.ids[zone] if zone >= 0 else ""
         text = f"{self.devices.ids[device]}\0{self.ruleset.rules[rule].id}\0{zone_id}\0{opened_us}"
         number = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
@@ -440,7 +445,7 @@ class Engine:
         crosses: NDArray[Any],
         batch: Batch,
     ) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Ask of each track that may have passed through a private zone whether it did, and say those that did."""
+        """Ask whether the tracks that may have passed through a private zone did, and say those that did."""
         open_question = np.flatnonzero(crosses["sure"] == 0)
         keep = crosses["sure"] != 0
         if len(open_question):
@@ -471,7 +476,7 @@ class Engine:
         broken = crosses["breaks"] != 0
         if broken.any():
             rows = np.zeros(int(broken.sum()), VIOLATION)
-            rows["severity"] = self._plan.rules["severity"][crosses["rule"][broken]]
+            rows["severity"] = self.plan.rules["severity"][crosses["rule"][broken]]
             for name in ("device", "rule", "zone"):
                 rows[name] = crosses[name][broken]
             for name in ("opened_us", "confirmed_us"):

@@ -63,7 +63,7 @@ def _what(ruleset: Ruleset, rule: Rule, row: Any) -> str:
     if depth > 0:
         by = f" by {_metres(depth)}" + (f" ± {_metres(error)}" if error >= 0 else "")
     if rule.warns:
-        return f"within {_metres(rule.offset_mm)} of the line of {zone} (warning),{by or ' at it'} past the warning line"
+        return f"within {_metres(rule.offset_mm)} of the line of {zone} (warning){by and ', past it' + by}"
     if rule.require == "outside":
         kind = (
             "exclusion zone"
@@ -99,7 +99,7 @@ def _percent(ppm: int) -> str:
 
 def beliefs(engine: Engine, device_id: str) -> list[dict[str, Any]]:
     """Every zone in question for one device: rule, zone, log-odds, confidence, state, distance."""
-    state = engine._state  # noqa: SLF001 - explains what this package holds
+    state = engine.state
     if device_id not in engine.devices:
         return []
     slot = engine.devices.slot(device_id)

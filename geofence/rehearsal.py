@@ -39,7 +39,13 @@ def warm() -> None:
     everyone = {"subjects": ["all"]}
     rules: list[dict[str, Any]] = [
         {"id": "home", "subjects": ["device:a"], "require": "inside", "zones": ["home"], "beacon": True},
-        {"id": "school", "subjects": ["device:a"], "require": "outside", "zones": ["school"], "crossing": True},
+        {
+            "id": "school",
+            "subjects": ["device:a"],
+            "require": "outside",
+            "zones": ["school"],
+            "crossing": True,
+        },
         {"id": "schools", **everyone, "require": "outside", "layer": "schools", "when": "08:00-16:00"},
         {"id": "strap", **everyone, "require": "strap_closed"},
         {"id": "calls", **everyone, "require": "check_in", "when": "09:00-10:00"},
@@ -62,6 +68,8 @@ def warm() -> None:
     engine.check(pings.take(slice(0, 1)))
     engine.rejudge(pings)
     engine.tick(_DAY_US)
-    engine.check_in([_CheckIn("a", 2 * _DAY_US, "failed", "voice"), _CheckIn("a", 3 * _DAY_US, "verified", "voice")])
+    engine.check_in(
+        [_CheckIn("a", 2 * _DAY_US, "failed", "voice"), _CheckIn("a", 3 * _DAY_US, "verified", "voice")]
+    )
     engine.adopt(ruleset, 4 * _DAY_US)
     Engine.restore(ruleset, engine.snapshot())

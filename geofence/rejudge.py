@@ -54,28 +54,28 @@ def rejudge(engine: Engine, history: Pings) -> Decided:
             np.zeros(0, VIOLATION),
             np.zeros(0, np.bool_),
         )
-    engine._enlist(slots)  # noqa: SLF001 - one class in several files
+    engine.enlist(slots)
     anew = _judge_anew(engine, history, slots)
-    old_rows, old_moves = engine._ledger.of(slots)  # noqa: SLF001
-    new_rows, new_moves = anew._ledger.of(np.arange(len(slots), dtype=np.int32))  # noqa: SLF001
-    horizon_us = engine._ledger.newest_us - HORIZON_US  # noqa: SLF001
+    old_rows, old_moves = engine.ledger.of(slots)
+    new_rows, new_moves = anew.ledger.of(np.arange(len(slots), dtype=np.int32))
+    horizon_us = engine.ledger.newest_us - HORIZON_US
     violations: list[NDArray[Any]] = []
     transitions: list[NDArray[Any]] = []
     for k, slot in enumerate(slots.tolist()):
         first_us = int(history.fix_time_us[history.device == slot].min())
-        late_us = int(engine._state.devices["late_us"][slot])  # noqa: SLF001
+        late_us = int(engine.state.devices["late_us"][slot])
         since_us = max(first_us if late_us == NO_TIME else late_us, horizon_us)
         before = _of_pings(engine, old_rows[old_rows["device"] == slot])
         after = _of_pings(engine, new_rows[new_rows["device"] == k])
         after["device"] = slot
         rows, went_on = _amend(_newest(before), _newest(after), since_us, first_us)
         violations.append(rows)
-        _go_on(anew._state, k, went_on)  # noqa: SLF001
+        _go_on(anew.state, k, went_on)
         moves = new_moves[new_moves["device"] == k]
         moves["device"] = slot
         transitions.append(_amend_moves(_standing(old_moves[old_moves["device"] == slot]), moves, since_us))
     rows, moved = np.concatenate(violations), np.concatenate(transitions)
-    engine._ledger.note(rows, moved)  # noqa: SLF001
+    engine.ledger.note(rows, moved)
     for k, slot in enumerate(slots.tolist()):
         _graft(engine, anew, slot, k)
     return Decided(engine.devices, engine.ruleset, moved, rows, np.zeros(0, np.bool_))
@@ -84,8 +84,8 @@ def rejudge(engine: Engine, history: Pings) -> Decided:
 def _judge_anew(engine: Engine, history: Pings, slots: NDArray[np.int32]) -> Engine:
     """A fresh engine that has seen just this history, as if every ping had come in order."""
     anew = type(engine)(engine.ruleset, Devices(engine.devices.ids[slot] for slot in slots.tolist()))
-    anew._use(engine._plan)  # noqa: SLF001
-    anew._deaf = engine._deaf  # noqa: SLF001
+    anew.use(engine.plan)
+    anew.deaf = engine.deaf
     anew.watermark_us = engine.watermark_us  # what was silence then is silence now
     columns: dict[str, Any] = {"device": np.searchsorted(slots, history.device).astype(np.int32)}
     columns |= {
@@ -97,16 +97,15 @@ def _judge_anew(engine: Engine, history: Pings, slots: NDArray[np.int32]) -> Eng
     # deadlines that time has reached, and no further than it had for these devices
     if engine.watermark_us != NO_TIME:
         which = np.arange(len(slots), dtype=np.int32)
-        anew._let_time_act(
-            which[anew._state.due_us[: len(slots)] <= engine.watermark_us], engine.watermark_us
-        )  # noqa: SLF001
-        anew._decided(np.zeros(0, np.bool_))  # noqa: SLF001
+        anew.let_time_act(which[anew.state.due_us[: len(slots)] <= engine.watermark_us], engine.watermark_us)
+        anew.decided(np.zeros(0, np.bool_))
     return anew
 
 
 def _of_pings(engine: Engine, rows: NDArray[Any]) -> NDArray[Any]:
     """Without the rules that pings do not decide."""
-    return rows[engine._plan.rules["kind"][rows["rule"]] != _CHECK_IN]  # noqa: SLF001
+    kept: NDArray[Any] = rows[engine.plan.rules["kind"][rows["rule"]] != _CHECK_IN]
+    return kept
 
 
 def _newest(rows: NDArray[Any]) -> dict[int, Any]:
@@ -159,7 +158,9 @@ def _amend(
     rows = np.array(said, VIOLATION) if said else np.zeros(0, VIOLATION)
     # what is replaced is withdrawn after its successor opened, so that one alert can go over to it
     taken_back = rows["change"] == WITHDRAWN
-    return rows[np.lexsort((rows["revision"], rows["violation_id"], rows["confirmed_us"], taken_back))], went_on
+    return rows[
+        np.lexsort((rows["revision"], rows["violation_id"], rows["confirmed_us"], taken_back))
+    ], went_on
 
 
 def _go_on(fresh: State, k: int, went_on: dict[tuple[int, int, int], Any]) -> None:
@@ -253,13 +254,13 @@ def _amend_moves(before: NDArray[Any], after: NDArray[Any], since_us: int) -> ND
 
 def _graft(engine: Engine, anew: Engine, slot: int, k: int) -> None:
     """Replace one device's rows by those of the fresh engine; check-ins keep theirs."""
-    state, fresh = engine._state, anew._state  # noqa: SLF001
+    state, fresh = engine.state, anew.state
     old, new = state.devices[slot], fresh.devices[k]
     spans = {name: int(old[name]) for name in ("duty", "duty_stop", "pair", "pair_stop")}
     new_pairs = slice(int(new["pair"]), int(new["pair_stop"]))
     new_duties = slice(int(new["duty"]), int(new["duty_stop"]))
     for duty in state.duties[spans["duty"] : spans["duty_stop"]]:
-        _drop(state, duty, engine._plan.rules["kind"][duty["rule"]] == _CHECK_IN)  # noqa: SLF001
+        _drop(state, duty, engine.plan.rules["kind"][duty["rule"]] == _CHECK_IN)
     for pair in state.pairs[spans["pair"] : spans["pair_stop"]]:
         _free_open(state, int(pair["open"]))
 
@@ -272,11 +273,11 @@ def _graft(engine: Engine, anew: Engine, slot: int, k: int) -> None:
         pair["open"] = _take_open(engine, fresh, int(pair["open"]), slot)
     state.pairs[spans["pair"] : spans["pair_stop"]] = pairs
     for u, duty in enumerate(fresh.duties[new_duties], spans["duty"]):
-        if engine._plan.rules["kind"][duty["rule"]] == _CHECK_IN:  # noqa: SLF001
+        if engine.plan.rules["kind"][duty["rule"]] == _CHECK_IN:
             continue
         first, stop = state.duties[u]["first"], state.duties[u]["stop"]
         chain = _take_chain(engine, fresh, int(duty["chain"]), slot)
-        state = engine._state  # noqa: SLF001 - it may have grown
+        state = engine.state
         state.duties[u] = duty
         state.duties[u]["first"], state.duties[u]["stop"], state.duties[u]["chain"] = first, stop, chain
         state.duties[u]["open"] = _take_open(engine, fresh, int(duty["open"]), slot)
@@ -310,7 +311,7 @@ def _take_open(engine: Engine, fresh: State, k: int, slot: int) -> int:
     """Copy an open violation; its revision goes on from the last row said of it."""
     if k == NONE:
         return NONE
-    state = engine._state  # noqa: SLF001
+    state = engine.state
     free = int(state.free[1])
     if free != NONE:
         state.free[1] = int(state.opens[free]["supersedes"])
@@ -323,8 +324,8 @@ def _take_open(engine: Engine, fresh: State, k: int, slot: int) -> int:
     row["device"] = slot
     row["supersedes"] = 0
     named = (int(row[name]) for name in ("device", "rule", "zone", "opened_us"))
-    violation_id = engine._violation_id(*named)  # noqa: SLF001
-    told, _ = engine._ledger.of(np.array([slot], np.int32))  # noqa: SLF001
+    violation_id = engine.violation_id(*named)
+    told, _ = engine.ledger.of(np.array([slot], np.int32))
     same = told[told["violation_id"] == violation_id]
     row["revision"] = same["revision"].max() if len(same) else 0
     return free
@@ -332,7 +333,7 @@ def _take_open(engine: Engine, fresh: State, k: int, slot: int) -> int:
 
 def _take_chain(engine: Engine, fresh: State, p: int, slot: int) -> int:
     """Copy a chain of pairs, in its order."""
-    state = engine._state  # noqa: SLF001
+    state = engine.state
     head = last = NONE
     while p != NONE:
         at = int(state.free[0])

@@ -296,7 +296,7 @@ class _Reader:
             self._known_layer(table, "layers", layer)
         from_us = table.time("from", self.target.timezone)
         until_us = table.time("until", self.target.timezone)
-        if from_us != NO_TIME and until_us != NO_TIME and until_us <= from_us:
+        if NO_TIME not in {from_us, until_us} and until_us <= from_us:
             table.problem("until", "it is not after `from`")
         return Enrolled(
             device_id,
@@ -456,7 +456,7 @@ class _Reader:
                     table.problem("rules", f'there is no rule "{rule_id}"')
             from_us = table.time("from", self.target.timezone, MISSING)
             until_us = table.time("until", self.target.timezone, MISSING)
-            if from_us != NO_TIME and until_us != NO_TIME and until_us <= from_us:
+            if NO_TIME not in {from_us, until_us} and until_us <= from_us:
                 table.problem("until", "it is not after `from`")
             leave = Leave(
                 subjects,

@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
-from opening_hours import OpeningHours, ParserError, State, UnknownCountryError
+from opening_hours import (  # type: ignore[attr-defined]  # its stub forgets the errors
+    OpeningHours,
+    ParserError,
+    State,
+    UnknownCountryError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -86,6 +91,7 @@ class Schedule:
 
 @lru_cache(maxsize=4096)
 def _windows(schedule: Schedule, first_year: int, last_year: int) -> NDArray[np.int64]:
+    assert schedule.when is not None
     zone = ZoneInfo(schedule.timezone)
     hours = OpeningHours(schedule.when, timezone=zone, country=schedule.country)
     stop = datetime(min(last_year + 2, _LAST_YEAR), 1, 1, tzinfo=zone)

@@ -159,7 +159,7 @@ class Table:
                 try:
                     return from_rfc3339(value)
                 except ValueError:
-                    value = datetime.fromisoformat(value)  # noqa: DTZ007 - the zone follows
+                    value = datetime.fromisoformat(value)
             if isinstance(value, date) and not isinstance(value, datetime):
                 value = datetime(value.year, value.month, value.day)  # noqa: DTZ001 - the zone follows
             if isinstance(value, datetime):

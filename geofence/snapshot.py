@@ -30,21 +30,21 @@ _USED_ROWS: Final = {"devices": 0, "due_us": 0, "duties": 1, "pairs": 2, "opens"
 
 def snapshot(engine: Engine) -> bytes:
     """Everything that decides what the engine will say."""
-    state = engine._state  # noqa: SLF001 - one class in two files
+    state = engine.state
     tables = {field.name: getattr(state, field.name) for field in fields(State)}
     for name, k in _USED_ROWS.items():
         tables[name] = tables[name][: int(state.used[k])]
-    engine._ledger.forget()  # noqa: SLF001
-    tables["deaf"] = engine._deaf  # noqa: SLF001
-    tables["told_violations"] = engine._ledger.violations  # noqa: SLF001
-    tables["told_transitions"] = engine._ledger.transitions  # noqa: SLF001
-    plan = engine._plan  # noqa: SLF001
+    engine.ledger.forget()
+    tables["deaf"] = engine.deaf
+    tables["told_violations"] = engine.ledger.violations
+    tables["told_transitions"] = engine.ledger.transitions
+    plan = engine.plan
     head = {
         "digest": engine.ruleset.digest,
         "devices": engine.devices.ids,
         "watermark_us": engine.watermark_us,
         "effective_us": engine.effective_us,
-        "newest_us": engine._ledger.newest_us,  # noqa: SLF001
+        "newest_us": engine.ledger.newest_us,
         "effective": plan.effective,
         "calendars": [calendar_document(calendar) for calendar in plan.calendars.all],
         "years": [plan.calendars.first_year, plan.calendars.last_year],
@@ -78,15 +78,15 @@ def restore(engine: Engine, blob: bytes) -> None:
     for device_id in head["devices"]:
         engine.devices.slot(device_id)
     engine.watermark_us, engine.effective_us = head["watermark_us"], head["effective_us"]
-    engine._deaf = tables.pop("deaf")  # noqa: SLF001
-    engine._ledger.violations = tables.pop("told_violations")  # noqa: SLF001
-    engine._ledger.transitions = tables.pop("told_transitions")  # noqa: SLF001
-    engine._ledger.newest_us = head["newest_us"]  # noqa: SLF001
+    engine.deaf = tables.pop("deaf")
+    engine.ledger.violations = tables.pop("told_violations")
+    engine.ledger.transitions = tables.pop("told_transitions")
+    engine.ledger.newest_us = head["newest_us"]
     calendars = Calendars(calendar_of(document) for document in head["calendars"])
-    engine._use(Plan(engine.ruleset, head["effective"], calendars))  # noqa: SLF001
+    engine.use(Plan(engine.ruleset, head["effective"], calendars))
     if head["years"][1]:
         calendars.cover_years(*head["years"])
-    engine._state = State(**tables)  # noqa: SLF001
+    engine.state = State(**tables)
 
 
 def _layout(dtype: np.dtype[Any]) -> Any:
@@ -103,7 +103,8 @@ def _tables(body: memoryview, layout: list[list[Any]]) -> dict[str, np.ndarray[A
     for name, dtype, shape in layout:
         if name not in expected or _layout(expected[name]) != dtype:
             raise SnapshotError(
-                f"table {name} of the snapshot is laid out differently; start without it and replay the stored inputs"
+                f"table {name} of the snapshot is laid out differently; "
+                "start without it and replay the stored inputs"
             )
         size = int(np.prod(shape)) * expected[name].itemsize
         tables[name] = np.frombuffer(body[offset : offset + size], expected[name]).reshape(shape).copy()

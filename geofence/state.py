@@ -191,7 +191,7 @@ _BLANK: Final = {
 
 
 def grown(table: NDArray[Any], size: int, fill: Any = 0) -> NDArray[Any]:
-    """``table`` with room for ``size`` rows at least; new rows hold ``fill``. Doubling keeps growth linear."""
+    """``table`` with room for ``size`` rows; new ones hold ``fill``. Doubling keeps growth linear."""
     if size <= len(table):
         return table
     bigger = np.zeros(max(size, 2 * len(table), 64), table.dtype)
@@ -215,7 +215,7 @@ class State:
     devices : DEVICE (d,), by slot; due_us: int64 (d,), the earliest of the device's duties
     duties  : DUTY (u,), pairs: PAIR (p,), opens: VIOLATION (o,); ``used`` says how many rows hold something
     used    : int64 (5,)  devices, duties, pairs, opens are used up to here; 4: spare
-    free    : int32 (2,)  heads of the free rows of pairs (chained by ``next``) and of opens (by ``supersedes``)
+    free    : int32 (2,)  heads of the free rows of pairs (by ``next``) and of opens (by ``supersedes``)
     """
 
     devices: NDArray[Any]

@@ -22,9 +22,9 @@ _TOKEN: Final = re.compile(r'"""|\'\'\'|"(?:\\.|[^"\\])*"|\'[^\']*\'|#.*|[\[\]{}
 
 
 def key_lines(text: str) -> dict[Path, int]:
-    """Line (from 1) of each table header and key; path parts are names, and positions in arrays of tables.
+    r"""Line (from 1) of each table header and key; path parts are names, and positions in arrays of tables.
 
-    >>> key_lines('a = 1\\n[[rules]]\\nid = "x"\\n')
+    >>> key_lines('a = 1\n[[rules]]\nid = "x"\n')
     {('a',): 1, ('rules',): 2, ('rules', 0): 2, ('rules', 0, 'id'): 3}
     """
     lines: dict[Path, int] = {}

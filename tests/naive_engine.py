@@ -37,6 +37,10 @@ class Ping:
         return (self.status >> 8) & 3
 
     @property
+    def place(self):
+        return self.lon_e7, self.lat_e7
+
+    @property
     def has_fix(self):
         return self.lon_e7 != NO_FIX and self.lat_e7 != NO_FIX
 
@@ -118,7 +122,10 @@ def believe(pings):
         if previous is None:
             fix.weight = 1024
         else:
-            again = ping.source in (WIFI, CELL) and (previous.lon_e7, previous.lat_e7) == (ping.lon_e7, ping.lat_e7)
+            again = ping.source in (WIFI, CELL) and (previous.lon_e7, previous.lat_e7) == (
+                ping.lon_e7,
+                ping.lat_e7,
+            )
             fix.weight = weight(ping.time_us - previous.time_us, again)
         last_of[ping.source] = ping
         fix.used = True
@@ -367,12 +374,18 @@ class NaiveRule:
                 self.device.transitions.append((zone.since, zone.zone, "EXIT", t, False))
 
     def hold_back(self, zone, t, alone):
-        if self.rule.require == "none" or (self.rule.require == "inside" and not alone) or zone.open is not None:
+        if (
+            self.rule.require == "none"
+            or (self.rule.require == "inside" and not alone)
+            or zone.open is not None
+        ):
             return
         begin, _ = window(self.windows, zone.first)
         if begin < t:
             opened = max(zone.first, begin)
-            self.say(zone.zone, opened, t, zone.peak, zone.depth, zone.depth_error, zone.fixes, held=True)["closed"] = t
+            self.say(zone.zone, opened, t, zone.peak, zone.depth, zone.depth_error, zone.fixes, held=True)[
+                "closed"
+            ] = t
 
     def cross(self, zone, before, ping):
         zones = self.device.ruleset.zones.select([zone.zone])

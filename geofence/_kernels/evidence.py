@@ -36,7 +36,7 @@ def weight_of(elapsed_us, repeated):
 
 @njit(**PLAIN)
 def _scaled(weight, log_odds):
-    """weight * log_odds / 1024, rounded towards zero, so that both signs are treated alike."""
+    """Weight * log_odds / 1024, rounded towards zero, so that both signs are treated alike."""
     return (weight * log_odds) // ONE if log_odds >= 0 else -((weight * -log_odds) // ONE)
 
 

@@ -1,7 +1,7 @@
 """Pings against rules: one device after the other, one ping after the other, each of its rules in turn.
 
-A call hands over every array of ``world``, ``said`` and ``batch`` (some 250 words), which costs more than most
-of what is done here; so the functions on the way of each ping are built into their caller (forceinline).
+A call hands over every array of ``world``, ``said`` and ``batch``, some 250 words, which costs more than
+most of what is done here; so the functions on the way of each ping are built into their caller (forceinline).
 Time alone acts through `advance`: it runs before each ping, and for devices whose hour has come in a tick.
 The words of docs/decisions.md are those of this module.
 """
@@ -14,7 +14,6 @@ from geofence._kernels.evidence import CLIP, confidence_ppm, moved, weight_of
 from geofence._kernels.fixes import FROM_NETWORK, FROZEN, HAS_FIX, JUMPED, NETWORK, TOO_GOOD, USED
 from geofence._kernels.options import PLAIN
 from geofence._kernels.stretch import (
-    CHANGED,
     NOTHING,
     RIGHT,
     UNKNOWN,
@@ -199,7 +198,7 @@ def _next_edge(world, duty, t):
 
 @njit(**PLAIN)
 def _check_in_due(world, duty, rule, t):
-    """The next moment, after t, at which a window and its grace are over, of windows that begin at t or later."""
+    """When the first window that begins at t or later is over, with its grace."""
     begin, end = window_of(world, duty, t)
     if begin < t:
         begin, end = window_of(world, duty, end)

@@ -52,7 +52,20 @@ def _at_least_mm(lon, lat, box, cosine, reach_mm):
 
 @njit(cache=True, nogil=True)
 def own_zones(
-    device, lon_e7, lat_e7, error_mm, own_start, devices, duties, pairs, rules, boxes, cosines, reaches, own_mm, at
+    device,
+    lon_e7,
+    lat_e7,
+    error_mm,
+    own_start,
+    devices,
+    duties,
+    pairs,
+    rules,
+    boxes,
+    cosines,
+    reaches,
+    own_mm,
+    at,
 ):
     """Bound the distance to each private zone; list those for which the bound does not say enough.
 
@@ -104,7 +117,18 @@ def questions(device, lon_e7, lat_e7, own_start, devices, pairs, at, count, lon,
 
 @njit(cache=True, nogil=True)
 def tracks_in_question(
-    lon_e7, lat_e7, bits, error_mm, from_lon, from_lat, gap_us, longest_us, hit_start, hit_mm, offset_mm, which
+    lon_e7,
+    lat_e7,
+    bits,
+    error_mm,
+    from_lon,
+    from_lat,
+    gap_us,
+    longest_us,
+    hit_start,
+    hit_mm,
+    offset_mm,
+    which,
 ):
     """Which tracks since the last believed fix may pass through a shared zone; returns how many.
 

@@ -37,7 +37,7 @@ OPENED, CLOSED = 1, 2
 # zone_rules : int32 (..,)
 # deaf       : int64 (k, 2)  times in which nobody listened, sorted
 # clock      : int64 (2,)    the watermark up to which silence counts; where the calendars end
-World = namedtuple(
+World = namedtuple(  # noqa: PYI024 - numba wants no types here
     "World",
     "devices due_us duties pairs opens used free rules cal_start edges zone_start zone_rules deaf clock",
 )
@@ -45,7 +45,7 @@ World = namedtuple(
 # out, when : VIOLATION (m,), int64 (m,)  rows said and the time of what they say
 # moves     : TRANSITION (m,);  crosses: CROSSING (m,)
 # count     : int64 (3,)  rows in out, moves, crosses
-Said = namedtuple("Said", "out when moves crosses count")
+Said = namedtuple("Said", "out when moves crosses count")  # noqa: PYI024
 
 # The pings of a batch, sorted by device and time, and what earlier kernels found out about each.
 # device, time_us, boot, seq, lon, lat, status, battery : columns
@@ -53,7 +53,7 @@ Said = namedtuple("Said", "out when moves crosses count")
 # own_start (n+1,), own_mm      : distances to the device's private zones
 # hit_start (n+1,), hit_zone, hit_mm : zones in reach
 # cut_start (n+1,), cut_zone    : zones that the track since the last fix touches
-Batch = namedtuple(
+Batch = namedtuple(  # noqa: PYI024
     "Batch",
     "device time_us boot seq lon lat status battery bits error_mm weight from_lon from_lat gap_us "
     "own_start own_mm hit_start hit_zone hit_mm cut_start cut_zone",
@@ -88,7 +88,7 @@ def window_of(world, duty, t):
 
 @njit(**PLAIN)
 def silent_until(world, last_us, within_us):
-    """When a device last heard at last_us has been silent for within_us; time when nobody listened is left out."""
+    """When a device last heard at last_us has been silent for within_us, less the time nobody listened."""
     due = last_us + within_us
     for k in range(len(world.deaf)):
         begin = max(world.deaf[k, 0], last_us)

@@ -48,7 +48,9 @@ ZONES = {
 
 
 def ruleset(rules, **top):
-    return Ruleset.from_document({"zones": ZONES, "rules": {"timezone": "America/New_York", "rules": rules, **top}})
+    return Ruleset.from_document(
+        {"zones": ZONES, "rules": {"timezone": "America/New_York", "rules": rules, **top}}
+    )
 
 
 def random_rules(rng: random.Random):
@@ -132,7 +134,11 @@ def random_track(rng: random.Random, length: int, start_us=START_US):
 
 def columns(devices, tracks):
     """Pings of many devices ({device id: [Ping]}) as one batch, by device."""
-    rows = [(devices.slot(device_id), seq, p) for device_id, pings in tracks.items() for seq, p in enumerate(pings)]
+    rows = [
+        (devices.slot(device_id), seq, p)
+        for device_id, pings in tracks.items()
+        for seq, p in enumerate(pings)
+    ]
     return Pings.of(
         devices,
         device=[r[0] for r in rows],
@@ -160,7 +166,13 @@ class View:
             assert known is None or row["revision"] > known["revision"], "revisions count up"
             self.rows[key] = row.copy()
         for row in decided.transitions:
-            key = (int(row["device"]), int(row["time_us"]), int(row["zone"]), int(row["kind"]), int(row["confirmed_us"]))
+            key = (
+                int(row["device"]),
+                int(row["time_us"]),
+                int(row["zone"]),
+                int(row["kind"]),
+                int(row["confirmed_us"]),
+            )
             if row["flags"] & FLAG_WITHDRAWN:
                 assert key in self.moves, "what is taken back was said before"
                 del self.moves[key]
@@ -203,7 +215,9 @@ class View:
 def open_rows_agree(engine, view):
     """What the engine says is open is what the rows say is open; its rows are the newer ones."""
     view.open = {int(row["violation_id"]): row for row in engine.open_violations()}
-    stands = {k for k, r in view.rows.items() if r["change"] not in (WITHDRAWN, HELD_BACK) and r["closed_us"] < 0}
+    stands = {
+        k for k, r in view.rows.items() if r["change"] not in (WITHDRAWN, HELD_BACK) and r["closed_us"] < 0
+    }
     assert set(engine.open_violations()["violation_id"].tolist()) == stands
 
 

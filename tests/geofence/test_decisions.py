@@ -108,7 +108,10 @@ def test_2_1_an_outside_rule_has_a_violation_for_each_zone():
 
 
 def two_zone_rules(require):
-    zones = {"type": "FeatureCollection", "features": [circle("a", 400, 300, 200), circle("b", 450, 300, 280)]}
+    zones = {
+        "type": "FeatureCollection",
+        "features": [circle("a", 400, 300, 200), circle("b", 450, 300, 280)],
+    }
     rules = {"rules": [rule(require, "a", "b")]}
     return Ruleset.from_document({"zones": zones, "rules": rules})
 
@@ -436,7 +439,10 @@ def test_5_7_a_ping_at_the_deadline_comes_before_it():
 
 @pytest.mark.parametrize(
     ("start", "end", "hours"),
-    [("2026-10-31T18:00:00Z", "2026-11-01T11:00:00Z", 11), ("2026-03-07T18:00:00Z", "2026-03-08T10:00:00Z", 9)],
+    [
+        ("2026-10-31T18:00:00Z", "2026-11-01T11:00:00Z", 11),
+        ("2026-03-07T18:00:00Z", "2026-03-08T10:00:00Z", 9),
+    ],
 )
 def test_5_8_the_nights_on_which_clocks_change(start, end, hours):
     bench = Bench(rule("inside", "home", when="20:00-06:00"), start_us=from_rfc3339(start))
@@ -564,7 +570,9 @@ def test_6_6_a_call_in_time_keeps_the_rule_and_one_heard_of_late_withdraws():
 def test_6_6_a_failed_call_opens_at_once():
     bench = Bench(rule("check_in", when="13:00-14:00", methods=["face"]))
     bench.at(0, 0)
-    bench.take(bench.engine.check_in([Call(bench.start_us + 70 * MINUTE, "failed")]))  # by voice: not asked for
+    bench.take(
+        bench.engine.check_in([Call(bench.start_us + 70 * MINUTE, "failed")])
+    )  # by voice: not asked for
     assert not bench.rows
     bench.take(bench.engine.check_in([Call(bench.start_us + 71 * MINUTE, "failed", "face")]))
     assert bench.story() == [(OPENED, 71, 71, None)]
@@ -623,7 +631,9 @@ def test_8_a_rule_change_closes_what_is_gone_and_goes_on_with_the_rest():
     new = ruleset([rule("inside", "work", id="new", grace="5 min"), kept])
     decided = bench.take(bench.engine.adopt(new, bench.start_us + 2 * MINUTE))
     assert decided.ruleset is bench.rules
-    assert [(r["rule"], r["change"], bench.minutes(r["closed_us"])) for r in decided.violations] == [(1, CLOSED, 2)]
+    assert [(r["rule"], r["change"], bench.minutes(r["closed_us"])) for r in decided.violations] == [
+        (1, CLOSED, 2)
+    ]
     (still,) = bench.engine.open_violations()
     assert still["violation_id"] == bench.rows[0]["violation_id"]
     assert bench.engine.ruleset.rule_ids[still["rule"]] == "kept"
@@ -639,7 +649,7 @@ def test_a_snapshot_says_why_it_can_not_be_used():
     bench = Bench(AWAY)
     bench.at(0, 400, 300)
     blob = bench.engine.snapshot()
-    with pytest.raises(SnapshotError, match="other|rules"):
+    with pytest.raises(SnapshotError, match="of rules"):
         Engine.restore(ruleset([HOME]), blob)
     with pytest.raises(SnapshotError, match="damaged"):
         Engine.restore(bench.rules, blob[:-20] + bytes([blob[-20] ^ 1]) + blob[-19:])
@@ -656,4 +666,3 @@ def test_sentences_can_be_read():
     assert said[0] == "d0 inside exclusion zone victim by 250 m ± 5 m, 1 fix, 99.8 % sure"
     assert said[1] == "d0 strap open"
     assert "for 4 min 30 s, 2 fixes" in said[2]
-

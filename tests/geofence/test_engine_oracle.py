@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geofence import Engine
-from tests.geofence.engine_worlds import View, by_time, columns, open_rows_agree, random_rules, random_track, split
+from tests.geofence.engine_worlds import (
+    View,
+    by_time,
+    columns,
+    open_rows_agree,
+    random_rules,
+    random_track,
+    split,
+)
 from tests.naive_engine import NaiveDevice
 
 seeds = st.integers(0, 2**32)
@@ -29,7 +37,7 @@ def judged(ruleset, tracks, until_us=None, watermark_us=None):
     return engine, view
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(seeds)
 def test_it_agrees_with_the_oracle(seed):
     rng = random.Random(seed)
@@ -42,7 +50,7 @@ def test_it_agrees_with_the_oracle(seed):
     assert view.violations() == violations
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(seeds)
 def test_cuts_order_and_snapshots_change_nothing(seed):
     rng = random.Random(seed)
@@ -58,8 +66,12 @@ def test_cuts_order_and_snapshots_change_nothing(seed):
     renamed = [engine.devices.slot(device_id) for device_id in parts.devices.ids]
     for part in split(rng, pings, 6):
         shuffled = part.take(np.array(rng.sample(range(len(part)), len(part)), np.intp))
-        mine = {name: getattr(shuffled, name) for name in type(shuffled).__dataclass_fields__ if name != "devices"}
-        mine["device"] = np.array([parts.devices.slot(engine.devices.ids[d]) for d in shuffled.device], np.int32)
+        mine = {
+            name: getattr(shuffled, name) for name in type(shuffled).__dataclass_fields__ if name != "devices"
+        }
+        mine["device"] = np.array(
+            [parts.devices.slot(engine.devices.ids[d]) for d in shuffled.device], np.int32
+        )
         view.add(parts.check(type(pings)(devices=parts.devices, **mine)))
         if rng.random() < 0.5:
             blob = parts.snapshot()
@@ -73,7 +85,7 @@ def test_cuts_order_and_snapshots_change_nothing(seed):
         assert view.transitions(mine) == whole.transitions(other)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(seeds)
 def test_the_cadence_of_ticks_changes_nothing(seed):
     rng = random.Random(seed)
@@ -94,7 +106,7 @@ def test_the_cadence_of_ticks_changes_nothing(seed):
     assert view.transitions() == once.transitions()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(seeds)
 def test_late_delivery_ends_in_the_same_view(seed):
     rng = random.Random(seed)
@@ -105,7 +117,9 @@ def test_late_delivery_ends_in_the_same_view(seed):
     engine, view = Engine(rules), View()
     slot = engine.devices.slot("d0")
     every = columns(engine.devices, {"d0": track})
-    arrival = rng.sample(range(len(track)), len(track)) if rng.random() < 0.5 else list(range(len(track)))[::-1]
+    arrival = (
+        rng.sample(range(len(track)), len(track)) if rng.random() < 0.5 else list(range(len(track)))[::-1]
+    )
     arrived: list[int] = []
     view.add(engine.tick(end_us))
     while arrival:
