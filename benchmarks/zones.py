@@ -1,0 +1,131 @@
+"""covering and near against the peers, in one run, on one core."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import shapely
+
+from benchmarks import peers, worksets
+from benchmarks.worksets import WorkSet
+
+SEED = 20_261_124
+
+
+def run(*, quick: bool) -> list[dict[str, Any]]:
+    """Rows of a table: work set, who, seconds and rates; a peer whose answer differs from ours has no
+    time.
+    """
+    ours_n, peers_n = (400_000, 40_000) if quick else (10_000_000, 500_000)
+    rows = []
+    for make in (worksets.city, worksets.tessellation, worksets.one_large):
+        rows += _covering(make(SEED, ours_n), peers_n, rounds=3 if quick else 7)
+    rows += _near(worksets.city(SEED, ours_n // 4), peers_n // 4, rounds=3 if quick else 5)
+    return rows
+
+
+def _covering(work: WorkSet, peers_n: int, rounds: int) -> list[dict[str, Any]]:
+    """Peers get the first ``peers_n`` pings (their time grows in proportion), we get them all and the same
+    ones.
+    """
+    small = WorkSet(work.name, work.zones, work.shapes, work.lon_e7[:peers_n], work.lat_e7[:peers_n])
+    want = peers.ours(small)()
+    queries: dict[str, tuple[Callable[[], Any], int]] = {"ringfence": (peers.ours(work), len(work.lon_e7))}
+    rows = []
+    for name, make in peers.PEERS.items():
+        n = peers_n
+        if name == "Numba loop":  # looks at every edge: the same rate on fewer pings, within minutes
+            n = min(n, max(200, 200_000_000 // len(work.zones._columns.edges)))  # noqa: SLF001
+        part = WorkSet(work.name, work.zones, work.shapes, small.lon_e7[:n], small.lat_e7[:n])
+        print(f"{work.name}: {name}", file=sys.stderr)
+        try:
+            query = make(part)
+            answer = query()
+        except Exception as exc:  # noqa: BLE001 - a peer that can't run is reported, whatever its reason
+            rows.append(
+                {"set": work.name, "who": name, "note": f"not run: {type(exc).__name__}: {str(exc)[:90]}"}
+            )
+            continue
+        expected = want[:, want[0] < n]
+        if not np.array_equal(answer, expected):
+            rows.append(
+                {
+                    "set": work.name,
+                    "who": name,
+                    "note": f"{answer.shape[1]} pairs, ours {expected.shape[1]}: not timed",
+                }
+            )
+            continue
+        queries[name] = (query, n)
+    return _timed(work.name, queries, rounds) + rows
+
+
+def _near(work: WorkSet, peers_n: int, rounds: int) -> list[dict[str, Any]]:
+    """Pairs within 200 m and their distances. shapely measures on a plane in metres, so answers agree to 0.5
+    %.
+    """
+    name = f"{work.name}, distances within 200 m"
+    x, y = work.lon_e7, work.lat_e7
+    lat = worksets.CITY_E7[1] / 1e7
+    scale = np.array([111_320.0 * np.cos(np.radians(lat)) / 1e7, 110_950.0 / 1e7])
+    shapes = shapely.transform(work.shapes, lambda c: (c - worksets.CITY_E7) * scale)
+    points = shapely.points((np.stack([x, y], axis=1)[:peers_n] - worksets.CITY_E7) * scale)
+    tree = shapely.STRtree(shapes)
+    shapely.prepare(shapes)
+
+    def peer() -> tuple[np.ndarray, np.ndarray]:
+        ping, zone = tree.query(points, predicate="dwithin", distance=200.0)
+        return ping, shapely.distance(points[ping], shapely.get_exterior_ring(shapes[zone]))
+
+    def mine() -> Any:
+        return work.zones.near(x, y, 200_000)
+
+    ping, _ = peer()
+    near = work.zones.near(x[:peers_n], y[:peers_n], 200_000)
+    if abs(len(ping) - len(near[0])) > 0.01 * len(ping):
+        return [
+            {
+                "set": name,
+                "who": "shapely dwithin + distance",
+                "note": f"{len(ping)} pairs, ours {len(near[0])}: not timed",
+            }
+        ]
+    return _timed(name, {"ringfence": (mine, len(x)), "shapely dwithin + distance": (peer, peers_n)}, rounds)
+
+
+def _timed(name: str, queries: dict[str, tuple[Callable[[], Any], int]], rounds: int) -> list[dict[str, Any]]:
+    """Seconds of processor time, rounds interleaved, so that a disturbance hits all alike."""
+    seconds: dict[str, list[float]] = {who: [] for who in queries}
+    for _ in range(rounds):
+        for who, (query, _) in queries.items():
+            gc.collect()
+            begun = time.process_time()
+            query()
+            seconds[who].append(time.process_time() - begun)
+    rows = []
+    best = min(
+        (statistics.median(s) / queries[who][1] for who, s in seconds.items() if who != "ringfence"),
+        default=None,
+    )
+    for who, taken in seconds.items():
+        n = queries[who][1]
+        middle = statistics.median(taken)
+        row: dict[str, Any] = {
+            "set": name,
+            "who": who,
+            "pings": n,
+            "median_s": middle,
+            "low_s": min(taken),
+            "high_s": max(taken),
+            "mpings_per_s": n / middle / 1e6,
+        }
+        if who == "ringfence" and best is not None:
+            row["times_best_peer"] = best / (middle / n)
+        rows.append(row)
+    return rows
