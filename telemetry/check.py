@@ -62,6 +62,9 @@ _NUMBERS: Final = frozenset(
     )
 )
 _COLUMNS: Final = _NUMBERS | {"device_id", "time", "status", "source"}
+_OURS: Final = frozenset(
+    ("received_time", "marks")
+)  # of a downloaded track: what we noted, not what was sent
 
 
 class PingFileError(Exception):
@@ -145,7 +148,8 @@ def _nothing_stored(pings: Pings) -> NDArray[np.bool_]:
 def _read(path: Path, devices: Devices) -> tuple[Decoded, list[str]]:
     """All rows, decoded in the file's order; and what is to be told of the refused ones."""
     topics = Topics()
-    pings, marks, notes = [Pings.empty(devices)], [np.zeros(0, np.uint16)], []
+    notes: list[str] = []
+    pings, marks = [Pings.empty(devices)], [np.zeros(0, np.uint16)]
     refused = 0
     first_row = 1
     for rows in _rows(path):
@@ -209,7 +213,7 @@ def _check_names(path: Path, names: list[str]) -> None:
             f"{path}: there is no column {' and no column '.join(missing)} among {', '.join(names)}; "
             f"name the columns as JSON v1 does: {', '.join(sorted(_COLUMNS))}"
         )
-    unknown = [name for name in names if name not in _COLUMNS]
+    unknown = [name for name in names if name not in _COLUMNS | _OURS]
     if unknown:
         raise PingFileError(
             f"{path}: column {unknown[0]} is not one of {', '.join(sorted(_COLUMNS))}; rename or drop it"
@@ -243,7 +247,7 @@ def _as_json_v1(row: dict[str, Any]) -> dict[str, Any]:
     """The row with numbers as numbers and status as a list; what is no number stays text, to be refused."""
     ping: dict[str, Any] = {}
     for name, value in row.items():
-        if value is None:
+        if value is None or name in _OURS:
             continue
         if isinstance(value, str):
             if name in _NUMBERS or (name == "time" and value.lstrip("-").replace(".", "", 1).isdigit()):

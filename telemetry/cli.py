@@ -93,6 +93,9 @@ def up(
     mqtt_ca: Annotated[
         Path | None, typer.Option(help="PEM file of the broker's certificate authority.")
     ] = None,
+    tile_url: Annotated[
+        str | None, typer.Option(help="Map tiles, as https://host/{z}/{x}/{y}.png. Left out: zones alone.")
+    ] = None,
     config: Config = None,
     print_config: Annotated[bool, typer.Option(help="Print the settings in force and end.")] = False,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "warning",
@@ -112,6 +115,7 @@ def up(
         simulate_seed=simulate_seed,
         mqtt_port=mqtt_port,
         mqtt_ca=mqtt_ca,
+        tile_url=tile_url,
     )
     if print_config:
         out.print_json(json.dumps(settings.redacted()))
@@ -266,7 +270,7 @@ def _is_users_error(error: Exception) -> bool:
         ("telemetry.check", "PingFileError"),
         ("telemetry.alerts.tail", "TailError"),
         ("telemetry.mqtt.session", "MqttError"),
-        ("telemetry.services", "ServiceError"),
+        ("telemetry.services.errors", "ServiceError"),
         ("telemetry.store", "StoreError"),
         ("geofence.errors", "GeofenceError"),
         ("firmware_sim.errors", "SimulatorError"),

@@ -50,6 +50,12 @@ class Settings(BaseModel):
     rules: Path | None = Field(None, description="directory with zones/*.geojson and rules.toml")
     data_dir: Path = Field(default_factory=default_data_dir, description="where everything local is kept")
     http: str = Field(DEFAULT_HTTP, description="HOST:PORT of API and console")
+    tile_url: str | None = Field(
+        None, description="map tiles for the console, as https://host/{z}/{x}/{y}.png; left out: zones alone"
+    )
+    allowed_hosts: str = Field(
+        "", description="names, with commas, by which a reverse proxy reaches the API, besides localhost"
+    )
     simulate: int = Field(0, ge=0, le=1_000_000, description="number of simulated devices to run as well")
     simulate_seed: int = Field(1, ge=0, description="seed of the simulated fleet")
     share: int = Field(0, ge=0, le=32767, description="which share this engine is")

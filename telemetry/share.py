@@ -311,9 +311,9 @@ class Share:
     # --- the unexpected -------------------------------------------------------------------------
 
     def _take(self, work: Work) -> None:
-        """Run the pipeline. What meets a bug is taken apart: rules, messages and time, then messages by halves,
-        until the one bad message is set aside. The state may be half moved by then, so it is first brought back
-        to the last commit.
+        """Run the pipeline. What meets a bug is taken apart: rules, messages and time alone, messages by
+        halves, until the one bad message is set aside. By then the state may be half moved, so it is first
+        brought back to the last commit.
         """
         try:
             run(self, work)

@@ -28,6 +28,7 @@ from telemetry.mqtt.session import Session
 from telemetry.mqtt.topics import Topics
 from telemetry.services.broker import EmbeddedBroker
 from telemetry.services.datadir import DataDirLock
+from telemetry.services.errors import ServiceError
 from telemetry.services.postgres import EmbeddedPostgres
 from telemetry.services.state import RunningUp, clear_state, write_state
 from telemetry.share import RulesVersion, Share
@@ -83,6 +84,7 @@ class Up:
         self._say = say
         self._stack = ExitStack()
         self._began_s = time.monotonic()
+        self._servers: dict[str, EmbeddedPostgres | EmbeddedBroker] = {}
 
     def __enter__(self) -> Self:
         try:
@@ -129,11 +131,13 @@ class Up:
     def _start_postgres(self) -> str:
         postgres = EmbeddedPostgres(self.settings.data_dir, self._say)
         self._stack.callback(postgres.stop)
+        self._servers["database"] = postgres
         return postgres.start()
 
     def _start_broker(self) -> str:
         broker = EmbeddedBroker(self.settings.data_dir, self.settings.mqtt_port, self._say)
         self._stack.callback(broker.stop)
+        self._servers["broker"] = broker
         url = broker.start()
         self._say(f"its configuration is {broker.config_path}")
         return url
@@ -218,9 +222,13 @@ class Up:
             EngineHealth(self),
             zones_read_only=self.settings.rules is not None,
             version=version("ringfence"),
+            tile_url=self.settings.tile_url,
+            allowed_hosts=tuple(filter(None, self.settings.allowed_hosts.replace(" ", "").split(","))),
         )
         server = uvicorn.Server(
-            uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
+            uvicorn.Config(
+                app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=1
+            )
         )
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True)
         thread.start()
@@ -228,6 +236,7 @@ class Up:
             time.sleep(0.01)
 
         def end() -> None:
+            app.state.hub.close_soon()  # else each open page would cost the whole grace
             server.should_exit = True
             thread.join(STOP_HTTP_S)
 
@@ -261,15 +270,26 @@ class Up:
         next_beat_s = time.monotonic()
         while not stop.wait(0.2):
             if not self._share_thread.is_alive():
-                self.failure = self.share.problem or "the share ended"
+                self.failure = self.share.failure or "the share ended"
                 self._say(f"error: {self.failure}")
                 return
+            for name, server in self._servers.items():
+                if server.pid is None:
+                    self._start_again(name, server)
             if reload.is_set():
                 reload.clear()
                 self._reload_rules()
             if time.monotonic() >= next_beat_s:
                 next_beat_s = time.monotonic() + HEARTBEAT_S
                 self._share_session.publish([self._heartbeat.of(self.share, self.metrics)], 1.0)
+
+    def _start_again(self, name: str, server: EmbeddedPostgres | EmbeddedBroker) -> None:
+        self._say(f"the embedded {name} ended by itself; starting it again")
+        try:
+            server.start()
+        except ServiceError as error:
+            self._say(f"error: {error}")
+            time.sleep(1)  # and again at the next turn
 
     def not_ready(self) -> list[str]:
         """Why this engine is not ready; empty: it is."""
@@ -353,7 +373,8 @@ def subscriptions(root: str) -> list[str]:
 def _listen(settings: Settings) -> socket.socket:
     """The listening socket, bound before anything slow starts, so that a taken port is told at once."""
     family = socket.AF_INET6 if ":" in settings.http_host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # TCP by name: with protocol 0 asyncio leaves Nagle's delay on, 42 ms for each further request
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((settings.http_host, settings.http_port))
