@@ -1,8 +1,8 @@
 """Peers, each used in its best way; building their index is excluded, as ours is. All answer in (ping, zone)
 pairs.
 
-Each peer is a function of a work set that returns a function of no argument; that one is timed. A peer that is
-not installed is reported as absent.
+Each peer is a function of a work set that returns a function of no argument; that one is timed. A peer that
+can't run here, or whose answer differs, is reported and not timed.
 """
 
 from __future__ import annotations

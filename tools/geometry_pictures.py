@@ -53,11 +53,12 @@ def cells(zones: ZoneSet, ring: list[list[float]]) -> None:
 def reference() -> None:
     """One boundary cell: the segment from a ping to the reference crosses the cell's edges once."""
     parts = [
-        '<rect x="20" y="20" width="300" height="220" fill="#f2b70533" stroke="#f2b705" stroke-width="2"/>',
+        '<rect x="20" y="20" width="300" height="220" fill="#fcefc3" stroke="#f2b705" stroke-width="2"/>',
         f'<polyline points="0,190 130,120 200,30 260,0" fill="none" stroke="{INK}" stroke-width="2"/>',
         '<line x1="80" y1="80" x2="170" y2="180" stroke="#b4232a" stroke-width="2" stroke-dasharray="6 4"/>',
         '<circle cx="80" cy="80" r="5" fill="#b4232a"/><text x="50" y="68">ping</text>',
-        '<circle cx="170" cy="180" r="5" fill="#0b6e4f"/><text x="180" y="185">reference, known: inside</text>',
+        '<circle cx="170" cy="180" r="5" fill="#0b6e4f"/>',
+        '<text x="180" y="185">reference, known: inside</text>',
         '<text x="30" y="262">one crossing: the ping is on the other side, outside</text>',
     ]
     _write("reference.svg", 340, 275, parts)
