@@ -62,7 +62,17 @@ class RunningEngine:
         self.lines: list[str] = []
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RINGFENCE_")}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "telemetry.cli", "up", "--data-dir", str(data_dir), "--http", "127.0.0.1:0", *arguments],
+            [
+                sys.executable,
+                "-m",
+                "telemetry.cli",
+                "up",
+                "--data-dir",
+                str(data_dir),
+                "--http",
+                "127.0.0.1:0",
+                *arguments,
+            ],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -87,7 +97,11 @@ class RunningEngine:
             assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.output}"
             state = read_state(self.data_dir)
             if state is not None and state.pid == self.process.pid:
-                self.http_url, self.mqtt_url, self.database_url = state.http_url, state.mqtt_url, state.database_url
+                self.http_url, self.mqtt_url, self.database_url = (
+                    state.http_url,
+                    state.mqtt_url,
+                    state.database_url,
+                )
                 try:
                     if httpx.get(f"{self.http_url}/readyz", timeout=2.0).status_code == 200:
                         return self
@@ -135,7 +149,7 @@ class RunningEngine:
 
 
 class Client:
-    """An MQTT client of a test: publishes at QoS 1 and waits for the PUBACK; collects what it subscribes to."""
+    """An MQTT client: publishes at QoS 1 and waits for the PUBACK; collects what it subscribes to."""
 
     def __init__(self, url: str, client_id: str = "", *, subscribe: str | None = None) -> None:
         parts = urlsplit(url)

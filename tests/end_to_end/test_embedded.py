@@ -1,4 +1,4 @@
-"""``ringfence up`` with nothing given: its own broker and database, started, stopped, killed and started again."""
+"""``ringfence up`` with nothing given: its own broker and database, started, stopped, killed, started again."""
 
 from __future__ import annotations
 
@@ -83,9 +83,7 @@ def test_kill_of_everything_then_up_again_keeps_what_was_acknowledged(
     engine.process.wait()
 
     again = engines("--rules", str(circle_rules), data_dir=state_root)
-    eventually(
-        lambda: sorted(row["seq"] for row in again.track("a17")) == list(range(50)), 20
-    )
+    eventually(lambda: sorted(row["seq"] for row in again.track("a17")) == list(range(50)), 20)
     assert again.stop() == 0
 
 
