@@ -39,7 +39,7 @@ class Engine:
     """Judges the pings of many devices against one rule set.
 
     What ``adopt``, ``rejudge``, ``check_in`` and ``snapshot`` do lives in modules of those names. They use
-    the engine's tables (``state``, ``plan``, ``said``, ``ledger``, ``deaf``); other packages leave those alone.
+    the engine's tables (``state``, ``plan``, ``said``, ``ledger``, ``deaf``); other packages do not.
 
     >>> engine = Engine(Ruleset.load("rules"))          # doctest: +SKIP
     >>> decided = engine.check(pings)                   # doctest: +SKIP
@@ -165,6 +165,12 @@ class Engine:
         from geofence.explain import beliefs  # noqa: PLC0415 - it needs this module
 
         return beliefs(self, device_id)
+
+    def battery_left_s(self, device_id: str) -> float | None:
+        """Seconds until the device's charge is used up, by its slope since it last rose; None: not known."""
+        from geofence.explain import battery_left_s  # noqa: PLC0415 - it needs this module
+
+        return battery_left_s(self, device_id)
 
     @property
     def state_nbytes(self) -> int:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from geofence.pings import Devices
     from geofence.ruleset import Rule, Ruleset
 
-__all__ = ["beliefs", "sentence"]
+__all__ = ["battery_left_s", "beliefs", "sentence"]
 
 _CONDITION_SAYS: Final = {
     "strap_closed": "strap open",
@@ -95,6 +95,22 @@ def _length(length_us: int) -> str:
 
 def _percent(ppm: int) -> str:
     return f"{ppm / 10_000:.1f}" if ppm < 1_000_000 else "100"
+
+
+def battery_left_s(engine: Engine, device_id: str) -> float | None:
+    """The charge divided by its slope since it last rose."""
+    if device_id not in engine.devices:
+        return None
+    slot = engine.devices.slot(device_id)
+    if slot >= engine.state.used[0]:
+        return None
+    device = engine.state.devices[slot]
+    fallen = int(device["battery_from"]) - int(device["battery_pct"])
+    if device["battery_us"] == NO_TIME or fallen <= 0:
+        return None
+    return (
+        int(device["battery_pct"]) * (int(device["ping_us"]) - int(device["battery_us"])) / fallen / SECOND_US
+    )
 
 
 def beliefs(engine: Engine, device_id: str) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ import math
 from numba import njit
 
 from geofence._kernels.evidence import weight_of
-from geofence._kernels.geodesy import ecef
+from geofence._kernels.geodesy import ecef, sin_cos
 
 __all__ = [
     "FROM_NETWORK",
@@ -18,6 +18,7 @@ __all__ = [
     "REACHED",
     "TOO_GOOD",
     "USED",
+    "at_most_mm",
     "believe",
     "find_late",
     "mark_runs",
@@ -45,7 +46,10 @@ UNKNOWN_MM = (15_000, 60_000, 1_000_000, 10_000)
 
 MAX_SPEED_MPS = 70.0  # 252 km/h: faster than any car on a public road
 SLACK = 2.0  # times both errors, on top of it: two honest fixes differ by more once in a few hundred
-E7_MM = 11.132  # an upper bound of one count of 1e-7 degree, in any direction
+E7_MM = (
+    11.17  # an upper bound of one count of 1e-7 degree: of latitude at a pole, of longitude at the equator
+)
+TURN_E7 = 3_600_000_000
 FROZEN_FIXES = 5  # so many fixes in a row equal to the digit: a moving receiver never gives them
 TOO_GOOD_MM = 1_000
 STATUS_MOVING = 1 << 3
@@ -170,6 +174,20 @@ def _apart(lon_a, lat_a, lon_b, lat_b, room_mm):
     bx, by, bz = ecef(float(lon_b), float(lat_b))
     dx, dy, dz = ax - bx, ay - by, az - bz
     return 1000.0 * math.sqrt(dx * dx + dy * dy + dz * dz)
+
+
+@njit(cache=True, nogil=True)
+def at_most_mm(lon_a, lat_a, lon_b, lat_b):
+    """An upper bound of the length of the straight track between two positions: quick, a little too long."""
+    dlat = float(abs(int(lat_a) - int(lat_b)))
+    dlon = abs(int(lon_a) - int(lon_b))
+    dlon = float(min(dlon, TURN_E7 - dlon))
+    if lat_a < 0 < lat_b or lat_b < 0 < lat_a:
+        nearest = 0.0
+    else:
+        nearest = float(min(abs(int(lat_a)), abs(int(lat_b))))
+    _, cosine = sin_cos(nearest)
+    return E7_MM * math.sqrt(dlat * dlat + cosine * cosine * dlon * dlon) + 20.0
 
 
 @njit(cache=True, nogil=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from numba import njit
 
 from geofence._kernels.evidence import CLIP, confidence_ppm, moved, weight_of
-from geofence._kernels.fixes import FROM_NETWORK, FROZEN, HAS_FIX, JUMPED, NETWORK, TOO_GOOD, USED
+from geofence._kernels.fixes import FROM_NETWORK, FROZEN, HAS_FIX, JUMPED, NETWORK, TOO_GOOD, USED, at_most_mm
 from geofence._kernels.options import PLAIN
 from geofence._kernels.stretch import (
     NOTHING,
@@ -373,9 +373,9 @@ def _judge_own(world, said, batch, i, d, duty, rule, base):
         return
     track = used and batch.gap_us[i] > 0 and batch.gap_us[i] <= rule.cross_us
     track = track and not batch.bits[i] & (NETWORK | FROM_NETWORK)
-    bound_mm = 0
+    bound_mm = 0.0
     if track:
-        bound_mm = 12 * (abs(batch.lon[i] - batch.from_lon[i]) + abs(batch.lat[i] - batch.from_lat[i])) + 100
+        bound_mm = at_most_mm(batch.from_lon[i], batch.from_lat[i], batch.lon[i], batch.lat[i])
     others = 0  # zones of the rule that the wearer is not sure to have left
     for p in range(duty.first, duty.stop):
         others += world.pairs[p].state != WRONG

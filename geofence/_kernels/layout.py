@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from numba import njit
 
-from geofence._kernels.fixes import FROM_NETWORK, NETWORK, USED
+from geofence._kernels.fixes import FROM_NETWORK, NETWORK, USED, at_most_mm
 from geofence._kernels.stretch import reach_of
 
 __all__ = ["own_counts", "own_zones", "questions", "tracks_in_question"]
@@ -14,7 +14,6 @@ LAT_MM = 11.05  # at least so much is one count of latitude, anywhere
 LON_MM = 10.4
 SIXTY_DEGREES_E7 = 600_000_000
 TURN_E7 = 3_600_000_000
-E7_MM = 11.14  # at most so much is one count, in any direction
 NO_FIX = -(1 << 31)
 FARTHEST_MM = 2_000_000_000.0
 
@@ -142,10 +141,9 @@ def tracks_in_question(
             continue
         if gap_us[i] <= 0 or gap_us[i] > longest_us:
             continue
-        dlon = abs(int(lon_e7[i]) - int(from_lon[i]))
-        if dlon == 0 and lat_e7[i] == from_lat[i]:
+        if lon_e7[i] == from_lon[i] and lat_e7[i] == from_lat[i]:
             continue
-        length = E7_MM * (min(dlon, TURN_E7 - dlon) + abs(int(lat_e7[i]) - int(from_lat[i])))
+        length = at_most_mm(from_lon[i], from_lat[i], lon_e7[i], lat_e7[i])
         asked = length > reach_of(error_mm[i]) + offset_mm
         if not asked:
             for h in range(hit_start[i], hit_start[i + 1]):

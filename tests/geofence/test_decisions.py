@@ -480,6 +480,14 @@ def test_6_2_battery():
     assert bench.story() == [(OPENED, 2, 2, None), (CLOSED, 2, 2, 6)]
 
 
+def test_6_2_the_time_left_follows_from_the_slope():
+    bench = Bench(rule("battery", above_pct=20))
+    assert bench.engine.battery_left_s("d0") is None
+    for minute, charge in ((0, 80), (10, 100), (70, 70)):
+        bench.at(minute, 0, battery=charge)
+    assert bench.engine.battery_left_s("d0") == 70 / 30 * 3600
+
+
 def test_6_3_silence_counts_up_to_the_watermark():
     bench = Bench(rule("contact", within="15 min"))
     bench.at(0, 0)

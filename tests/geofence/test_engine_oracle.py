@@ -141,3 +141,16 @@ def test_late_delivery_ends_in_the_same_view(seed):
     assert view.transitions(slot) == in_order.transitions(slot)
     again = engine.rejudge(every)
     assert not len(again)
+
+
+def test_want_of_room_only_interrupts(monkeypatch):
+    rng = random.Random(7)
+    rules = random_rules(rng)
+    tracks = {f"d{k}": random_track(rng, 30) for k in range(20)}
+    end_us = max(track[-1].time_us for track in tracks.values()) + 30 * DAY
+    _, roomy = judged(rules, tracks, end_us)
+    monkeypatch.setattr("geofence.engine._FIRST_ROOM", 2)
+    _, tight = judged(rules, tracks, end_us)
+    assert tight.violations() == roomy.violations()
+    assert tight.transitions() == roomy.transitions()
+    assert len(roomy.rows) > 100
