@@ -30,6 +30,7 @@ class Metrics:
         self.violations = Counter(
             "ringfence_violation_changes", "violation rows decided", ["change"], registry=registry
         )
+        self.results = Counter("ringfence_command_results", "results of commands received", registry=registry)
         self.notifications = Counter("ringfence_notifications", "alert messages published", registry=registry)
         self.failures = Counter(
             "ringfence_batches_failed", "batches that met an unexpected error", registry=registry

@@ -135,6 +135,8 @@ def count(share: Share, work: Work) -> None:
     if work.messages is not None:
         metrics.messages.inc(len(work.messages))
         metrics.latency_s.observe((share.now_us() - int(work.messages.received_time_us[0])) / 1e6)
+    if work.decoded is not None:
+        metrics.results.inc(len(work.decoded.results))
     metrics.pings.inc(len(admitted.pings))
     metrics.duplicates.inc(admitted.duplicates)
     metrics.late.inc(int(np.count_nonzero(admitted.marks & MARK_LATE)))

@@ -139,7 +139,7 @@ class Share:
                 judged=past.judged,
                 check_ins=past.check_ins,
             )
-            self.admission.remember(past.pings)
+            self.admission.remember(past.pings, past.marks, past.check_ins)
             for decided in self.judge(past.number, admitted, past.tick, new_rules)[0]:
                 self.tracker.follow(decided)
             self.last_batch = past.number

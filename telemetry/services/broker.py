@@ -65,7 +65,9 @@ jetstream {{
 
 mqtt {{
   listen: "{host}:{port}"
-  ack_wait: "1h"                 # above the longest stall: after it, messages are sent again
+  # Messages that a dead session had in flight are sent again after this, not at its reconnect (seen with 2.15).
+  # A session that merely stalls gets copies with the DUP flag, which our session drops.
+  ack_wait: "10s"
   max_ack_pending: {max_ack_pending}
 }}
 """
