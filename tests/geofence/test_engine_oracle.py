@@ -16,6 +16,7 @@ from tests.geofence.engine_worlds import (
     open_rows_agree,
     random_rules,
     random_track,
+    ruleset,
     split,
 )
 from tests.naive_engine import NaiveDevice
@@ -145,7 +146,26 @@ def test_late_delivery_ends_in_the_same_view(seed):
 
 def test_want_of_room_only_interrupts(monkeypatch):
     rng = random.Random(7)
-    rules = random_rules(rng)
+    everyone = {"subjects": ["all"]}
+    rules = ruleset(
+        [
+            {
+                "id": "a",
+                **everyone,
+                "require": "outside",
+                "layer": "schools",
+                "when": "12:00-12:10,12:15-12:20",
+            },
+            {"id": "b", **everyone, "require": "strap_closed"},
+            {
+                "id": "c",
+                "subjects": ["device:d3"],
+                "require": "inside",
+                "zones": ["home"],
+                "when": "20:00-06:00",
+            },
+        ]
+    )
     tracks = {f"d{k}": random_track(rng, 30) for k in range(20)}
     end_us = max(track[-1].time_us for track in tracks.values()) + 30 * DAY
     _, roomy = judged(rules, tracks, end_us)
