@@ -23,7 +23,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@echo "[3/4] installing ringfence itself, in place"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@echo "[4/4] compiling the kernels"
-	@$(BIN)/python -m geofence.warm
+	@$(BIN)/python -m telemetry.warm
 	@touch $@
 
 run: $(STAMP) ## run the engine with a simulated fleet; prints the console's address

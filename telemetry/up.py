@@ -19,6 +19,7 @@ import msgspec
 import uvicorn
 
 from geofence import NO_TIME, GeofenceError, Ruleset, to_rfc3339
+from telemetry import warm
 from telemetry.alerts.notifier import Notifier
 from telemetry.api.app import create_app
 from telemetry.columns import Outgoing
@@ -103,6 +104,7 @@ class Up:
         settings, say, stack = self.settings, self._say, self._stack
         stack.enter_context(DataDirLock(settings.data_dir))
         listener = stack.enter_context(_listen(settings))
+        warm.load_engine(say)
         database_url = settings.database_url or self._start_postgres()
         mqtt_url = settings.mqtt_url or self._start_broker()
         self._store = stack.enter_context(contextlib.closing(Store.open(database_url)))

@@ -65,8 +65,8 @@ jetstream {{
 
 mqtt {{
   listen: "{host}:{port}"
-  # Messages that a dead session had in flight are sent again after this, not at its reconnect (seen with 2.15).
-  # A session that merely stalls gets copies with the DUP flag, which our session drops.
+  # What a dead session had in flight is sent again after this, not at its reconnect (seen with 2.15).
+  # A session that merely stalls gets copies with the DUP flag; ours drops them.
   ack_wait: "10s"
   max_ack_pending: {max_ack_pending}
 }}

@@ -198,7 +198,7 @@ def _slots(
 
 
 def warm() -> None:
-    """Compile the kernels (``python -m geofence.warm``)."""
+    """Compile the kernels (``python -m telemetry.warm``)."""
     devices = Devices(["a"])
     pings = Pings.of(devices, device=[0], fix_time_us=[0])
     PingPacker().pack(pings, np.zeros(1, np.uint16), np.zeros(1, np.bool_), 0, 0)

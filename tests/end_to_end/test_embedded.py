@@ -1,4 +1,4 @@
-"""``ringfence up`` with nothing given: its own broker and database, started, stopped, killed, started again."""
+"""``ringfence up`` with nothing given: its own broker and database, through stops and kills."""
 
 from __future__ import annotations
 

@@ -44,22 +44,3 @@ def test_the_kernels_without_the_compiler():
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("agreed")
-
-
-def test_warm_knows_when_a_kernel_changed(tmp_path, monkeypatch):
-    from geofence import warm
-
-    monkeypatch.setattr(warm, "_stamp", lambda: tmp_path / "stamp")
-    assert not warm.is_warm()
-    (tmp_path / "stamp").write_text(warm._sources()[0])
-    assert warm.is_warm()
-    (tmp_path / "stamp").write_text("of another time")
-    assert not warm.is_warm()
-
-
-def test_each_module_that_is_warmed_has_a_warm():
-    from importlib import import_module
-
-    from geofence.warm import KERNEL_MODULES
-
-    assert all(callable(import_module(name).warm) for name in KERNEL_MODULES)

@@ -265,4 +265,4 @@ def test_real_zones_load_in_under_two_seconds_and_agree_with_shapely():
         metres = Geod(ellps="WGS84").inv(np.full(len(x), lon), np.full(len(x), lat), x / 1e7, y / 1e7)[2]
         want = {(int(i), len(areas) + s) for i in np.flatnonzero(metres <= 300)}
         assert {pair for pair in of_schools if pair[1] == len(areas) + s} == want
-    assert took < 2.0, "is the kernels' cache cold? python -m geofence.warm"
+    assert took < 2.0, "is the kernels' cache cold? python -m telemetry.warm"

@@ -1,0 +1,117 @@
+"""Compile and cache every kernel: ``python -m telemetry.warm``.
+
+Numba compiles a kernel when it is first called with new types and keeps the machine code beside the module. It
+looks at the kernel's own file only: an edited callee in another file would stay inlined as it was. So all
+sources of kernels have a digest together; when it differs from that of the last time, cached code is dropped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from collections import deque
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["ENGINE_MODULES", "KERNEL_MODULES", "compile_all", "is_warm", "load_engine"]
+
+# Each has a function warm() that calls its kernels with tiny inputs of the types of run time. Longest first.
+ENGINE_MODULES: Final = (
+    "geofence.zone_rehearsal",
+    "geofence.rehearsal",
+    "telemetry._kernels.frames",
+    "telemetry._kernels.binary_v1",
+    "telemetry._kernels.window",
+    "telemetry.store.packing",
+)
+KERNEL_MODULES: Final = (*ENGINE_MODULES, "firmware_sim.warm")
+PACKAGES: Final = ("geofence", "telemetry", "firmware_sim")
+STAMP: Final = "kernels.digest"
+
+
+def compile_all(say: Callable[[str], None]) -> None:
+    """Compile what is not in the cache yet, a process for each core. RuntimeError when a kernel fails."""
+    digest, sources = _sources()
+    if _stamp().is_file() and not is_warm():
+        dropped = sum(_drop(source) for source in sources)
+        say(f"kernels have changed: {dropped} cached files dropped")
+    began_s = time.monotonic()
+    waiting, running = deque(KERNEL_MODULES), dict[str, subprocess.Popen[bytes]]()
+    while waiting or running:
+        while waiting and len(running) < (os.cpu_count() or 1):
+            name = waiting.popleft()
+            code = f"import {name} as module; module.warm()"
+            running[name] = subprocess.Popen([sys.executable, "-c", code])  # noqa: S603 - our own modules
+        for name, process in list(running.items()):
+            if process.poll() is None:
+                continue
+            if process.returncode != 0:
+                raise RuntimeError(f"the kernels of {name} did not compile; the lines above say why")
+            say(f"{name}: ready after {time.monotonic() - began_s:.0f} s")
+            del running[name]
+        time.sleep(0.02)
+    try:
+        _stamp().parent.mkdir(exist_ok=True)
+        _stamp().write_text(digest)
+    except OSError as error:
+        say(f"{_stamp()} can't be written ({error.strerror}); every start will say that it compiles")
+
+
+def load_engine(say: Callable[[str], None]) -> None:
+    """Have the engine's kernels in this process, so that its first batch is not slower than the others."""
+    if not is_warm():
+        say("compiling the kernels: about a minute, once (make setup does it ahead of time)")
+        compile_all(say)
+    for name in ENGINE_MODULES:
+        import_module(name).warm()
+
+
+def is_warm() -> bool:
+    """Whether the kernels as they stand were compiled here, so that a start needs no compiler."""
+    try:
+        return _stamp().read_text() == _sources()[0]
+    except OSError:
+        return False
+
+
+def _stamp() -> Path:
+    return Path(__file__).parent / "__pycache__" / STAMP
+
+
+def _sources() -> tuple[str, list[Path]]:
+    """The digest of all sources that hold kernels, and of Python and Numba as installed; and the sources."""
+    digest = hashlib.blake2s(sys.version.encode())
+    for package in ("numba", "llvmlite", "numpy"):
+        spec = find_spec(package)
+        digest.update(str(spec and spec.origin and Path(spec.origin).stat().st_mtime_ns).encode())
+    sources = []
+    for package in PACKAGES:
+        spec = find_spec(package)
+        if spec is None or spec.origin is None:
+            continue
+        for source in sorted(Path(spec.origin).parent.rglob("*.py")):
+            text = source.read_bytes()
+            if b"njit" in text:
+                digest.update(text)
+                sources.append(source)
+    return digest.hexdigest(), sources
+
+
+def _drop(source: Path) -> int:
+    """Remove the machine code kept for a source; how many files went."""
+    kept = [*source.parent.glob(f"__pycache__/{source.stem}.*.nb[ci]")]
+    for file in kept:
+        file.unlink(missing_ok=True)
+    return len(kept)
+
+
+if __name__ == "__main__":
+    compile_all(lambda line: print(line, flush=True))  # noqa: T201 - a command
