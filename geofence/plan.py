@@ -115,6 +115,10 @@ class Plan:
         self._plain_calendar = [
             calendars.number(rule.calendar((), self._start(rule))) for rule in ruleset.rules
         ]
+        self._leaves_of: dict[str, list[int]] = {}
+        for k, leave in enumerate(ruleset.leaves):
+            for subject in leave.subjects:
+                self._leaves_of.setdefault(subject, []).append(k)
         self._zone_sets: dict[int, frozenset[int]] = {}
 
     def _start(self, rule: Rule) -> int:
@@ -204,15 +208,14 @@ class Plan:
         return found
 
     def _calendar(self, i: int, subjects: frozenset[str]) -> int:
-        if not self.ruleset.leaves:
-            return self._plain_calendar[i]
+        granted = {k for subject in subjects for k in self._leaves_of.get(subject, ())}
         rule = self.ruleset.rules[i]
         rule_id = rule.id.removesuffix(".warning") if rule.warns else rule.id
         leaves = tuple(
             sorted(
                 (leave.from_us, leave.until_us)
-                for leave in self.ruleset.leaves
-                if (not leave.rules or rule_id in leave.rules) and not subjects.isdisjoint(leave.subjects)
+                for leave in (self.ruleset.leaves[k] for k in granted)
+                if not leave.rules or rule_id in leave.rules
             )
         )
         if not leaves:
