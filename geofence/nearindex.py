@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 __all__ = ["NearIndex"]
 
 MAX_CELLS: Final = 1 << 20
-PAIRS: Final = 1 << 17  # (cell, zone) pairs that a set may have beyond CELLS_PER_PIECE of its pieces
+PAIRS: Final = 1 << 18  # (cell, zone) pairs that a set may have, and PAIRS_PER_PIECE more for each piece
 PAIRS_PER_PIECE: Final = 8
-CELLS_PER_REACH: Final = 2  # a cell is not smaller than half the reach: the lists would hardly shorten
+CELLS_PER_REACH: Final = (
+    4  # a cell is not smaller than a quarter of the reach: the lists would hardly shorten
+)
 HEAVY_ZONES: Final = 64  # cells that more zones are near to get a grid of their own
 MAX_DEPTH: Final = 6
 NESTED_HALVINGS: Final = 4
