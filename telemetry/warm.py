@@ -1,7 +1,7 @@
 """Compile and cache every kernel: ``python -m telemetry.warm``.
 
-Numba compiles a kernel when it is first called with new types and keeps the machine code beside the module. It
-looks at the kernel's own file only: an edited callee in another file would stay inlined as it was. So all
+Numba compiles a kernel when it is first called with new types and keeps the machine code beside the module.
+It looks at the kernel's own file only: an edited callee in another file would stay inlined as it was. So all
 sources of kernels have a digest together; when it differs from that of the last time, cached code is dropped.
 """
 
