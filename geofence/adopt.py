@@ -73,7 +73,7 @@ def _renumber_ledger(engine: Engine, old: Ruleset, same: dict[int, int], zone_of
     rows = ledger.violations
     rule, zone = rule_map[rows["rule"]], zone_map[rows["zone"]]
     keep = (rule != NONE) & ((zone != NONE) | (rows["zone"] == NONE))
-    ledger.violations = rows[keep]
+    ledger.violations, ledger.when = rows[keep], ledger.when[keep]
     ledger.violations["rule"], ledger.violations["zone"] = rule[keep], zone[keep]
     moves = ledger.transitions
     zone = zone_map[moves["zone"]]
@@ -136,6 +136,7 @@ def _carry_device(change: _Change, slot: int) -> None:
     for name, value in spans.items():
         fresh.devices[slot][name] = value
     fresh.devices[slot]["chained"] = 0
+    fresh.devices[slot]["nearest_mm"] = 0  # not known of the new zones: the next track is asked about
     new_duty = {int(fresh.duties[u]["rule"]): u for u in range(spans["duty"], spans["duty_stop"])}
     for u in range(int(row["duty"]), int(row["duty_stop"])):
         duty = state.duties[u]

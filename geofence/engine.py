@@ -357,7 +357,16 @@ class Engine:
         which = np.empty(n, np.int64)
         longest_us = int(plan.rules["cross_us"].max())
         count: int = tracks_in_question(  # type: ignore[call-arg]  # mypy sees only the tuple's length
-            pings.lon_e7, pings.lat_e7, *tracks, longest_us, hit_start, hit_mm, plan.reach_offset_mm, which
+            pings.device,
+            pings.lon_e7,
+            pings.lat_e7,
+            *tracks,
+            longest_us,
+            hit_start,
+            hit_mm,
+            plan.reach_offset_mm,
+            self.state.devices,
+            which,
         )
         which = which[:count]
         if not count:
@@ -420,14 +429,15 @@ class Engine:
         said = self.said
         rows, moves, crosses = (int(k) for k in said.count)
         violations = said.out[:rows].copy()
+        when = said.when[:rows].copy()
         transitions = said.moves[:moves].copy()
         if crosses and batch is not None:
-            violations, transitions = self._add_crossings(
-                violations, said.when[:rows], transitions, said.crosses[:crosses], batch
+            violations, when, transitions = self._add_crossings(
+                violations, when, transitions, said.crosses[:crosses], batch
             )
         said.count[:] = 0
         self._name(violations)
-        self.ledger.note(violations, transitions)
+        self.ledger.note(violations, when, transitions)
         return Decided(self.devices, self.ruleset, transitions, violations, late)
 
     def _name(self, rows: NDArray[Any]) -> None:
@@ -450,7 +460,7 @@ class Engine:
         transitions: NDArray[Any],
         crosses: NDArray[Any],
         batch: Batch,
-    ) -> tuple[NDArray[Any], NDArray[Any]]:
+    ) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[Any]]:
         """Ask whether the tracks that may have passed through a private zone did, and say those that did."""
         open_question = np.flatnonzero(crosses["sure"] == 0)
         keep = crosses["sure"] != 0
@@ -496,8 +506,9 @@ class Engine:
             ends["change"], ends["revision"], ends["closed_us"] = CLOSED, 1, rows["opened_us"]
             violations = np.concatenate((violations, rows, ends))
             when = np.concatenate((when, rows["opened_us"], rows["opened_us"]))
-            violations = violations[np.lexsort((violations["revision"], when, violations["device"]))]
-        return violations, transitions
+            order = np.lexsort((violations["revision"], when, violations["device"]))
+            violations, when = violations[order], when[order]
+        return violations, when, transitions
 
 
 def _room(rows: int) -> Said:

@@ -23,15 +23,16 @@ class Ledger:
 
     def __init__(self) -> None:
         self.violations: NDArray[Any] = np.zeros(0, VIOLATION)
+        self.when: NDArray[np.int64] = np.zeros(0, np.int64)  # fix time at which each row was decided
         self.transitions: NDArray[Any] = np.zeros(0, TRANSITION)
         self.newest_us = NO_TIME
-        self._pending: list[tuple[NDArray[Any], NDArray[Any]]] = []
+        self._pending: list[tuple[NDArray[Any], NDArray[np.int64], NDArray[Any]]] = []
         self._pending_rows = 0
 
-    def note(self, violations: NDArray[Any], transitions: NDArray[Any]) -> None:
+    def note(self, violations: NDArray[Any], when: NDArray[np.int64], transitions: NDArray[Any]) -> None:
         """Remember what was just said."""
         if len(violations) + len(transitions):
-            self._pending.append((violations, transitions))
+            self._pending.append((violations, when, transitions))
             self._pending_rows += len(violations) + len(transitions)
             if self._pending_rows > _ROOM + len(self.violations) + len(self.transitions):
                 self.forget()
@@ -39,8 +40,9 @@ class Ledger:
     def gather(self) -> None:
         """Bring the columns up to date."""
         if self._pending:
-            self.violations = np.concatenate((self.violations, *(v for v, _ in self._pending)))
-            self.transitions = np.concatenate((self.transitions, *(t for _, t in self._pending)))
+            self.violations = np.concatenate((self.violations, *(v for v, _, _ in self._pending)))
+            self.when = np.concatenate((self.when, *(w for _, w, _ in self._pending)))
+            self.transitions = np.concatenate((self.transitions, *(t for _, _, t in self._pending)))
             self._pending, self._pending_rows = [], 0
 
     def forget(self) -> None:
@@ -53,13 +55,13 @@ class Ledger:
         recent = (rows["closed_us"] == NO_TIME) | (rows["closed_us"] >= oldest_us)
         # a row that opened is kept only as long as the row that closed
         ended = rows["violation_id"][(rows["closed_us"] != NO_TIME) & ~recent]
-        self.violations = rows[recent & ~np.isin(rows["violation_id"], ended)]
+        kept = recent & ~np.isin(rows["violation_id"], ended)
+        self.violations, self.when = rows[kept], self.when[kept]
         self.transitions = self.transitions[self.transitions["confirmed_us"] >= oldest_us]
 
-    def of(self, slots: NDArray[np.int32]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """The rows about these devices: violations, transitions."""
+    def of(self, slots: NDArray[np.int32]) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[Any]]:
+        """The rows about these devices: violations, when they were decided, transitions."""
         self.gather()
-        return (
-            self.violations[np.isin(self.violations["device"], slots)],
-            self.transitions[np.isin(self.transitions["device"], slots)],
-        )
+        about = np.isin(self.violations["device"], slots)
+        moved = np.isin(self.transitions["device"], slots)
+        return self.violations[about], self.when[about], self.transitions[moved]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -56,26 +57,29 @@ def rejudge(engine: Engine, history: Pings) -> Decided:
         )
     engine.enlist(slots)
     anew = _judge_anew(engine, history, slots)
-    old_rows, old_moves = engine.ledger.of(slots)
-    new_rows, new_moves = anew.ledger.of(np.arange(len(slots), dtype=np.int32))
+    old_rows, old_when, old_moves = engine.ledger.of(slots)
+    new_rows, new_when, new_moves = anew.ledger.of(np.arange(len(slots), dtype=np.int32))
     horizon_us = engine.ledger.newest_us - HORIZON_US
     violations: list[NDArray[Any]] = []
+    decided_at: list[NDArray[np.int64]] = []
     transitions: list[NDArray[Any]] = []
     for k, slot in enumerate(slots.tolist()):
         first_us = int(history.fix_time_us[history.device == slot].min())
         late_us = int(engine.state.devices["late_us"][slot])
         since_us = max(first_us if late_us == NO_TIME else late_us, horizon_us)
-        before = _of_pings(engine, old_rows[old_rows["device"] == slot])
-        after = _of_pings(engine, new_rows[new_rows["device"] == k])
-        after["device"] = slot
-        rows, went_on = _amend(_newest(before), _newest(after), since_us, first_us)
+        before = _of_pings(engine, old_rows, old_when, slot)
+        after = _of_pings(engine, new_rows, new_when, k)
+        for told in after.values():
+            told.row["device"] = slot
+        rows, when, went_on = _amend(before, after, since_us, first_us)
         violations.append(rows)
+        decided_at.append(when)
         _go_on(anew.state, k, went_on)
         moves = new_moves[new_moves["device"] == k]
         moves["device"] = slot
         transitions.append(_amend_moves(_standing(old_moves[old_moves["device"] == slot]), moves, since_us))
     rows, moved = np.concatenate(violations), np.concatenate(transitions)
-    engine.ledger.note(rows, moved)
+    engine.ledger.note(rows, np.concatenate(decided_at), moved)
     for k, slot in enumerate(slots.tolist()):
         _graft(engine, anew, slot, k)
     return Decided(engine.devices, engine.ruleset, moved, rows, np.zeros(0, np.bool_))
@@ -102,65 +106,80 @@ def _judge_anew(engine: Engine, history: Pings, slots: NDArray[np.int32]) -> Eng
     return anew
 
 
-def _of_pings(engine: Engine, rows: NDArray[Any]) -> NDArray[Any]:
-    """Without the rules that pings do not decide."""
-    kept: NDArray[Any] = rows[engine.plan.rules["kind"][rows["rule"]] != _CHECK_IN]
-    return kept
+@dataclass(slots=True)
+class _Told:
+    """The newest row of a violation, and when it was decided."""
+
+    row: Any
+    when_us: int
+
+    @property
+    def withdrawn(self) -> bool:
+        return bool(self.row["change"] == WITHDRAWN)
+
+    def reaches(self, since_us: int) -> bool:
+        """Whether a ping at since_us could have changed it."""
+        return bool(self.row["closed_us"] == NO_TIME or self.when_us >= since_us)
 
 
-def _newest(rows: NDArray[Any]) -> dict[int, Any]:
-    """The newest row of each violation id, in the order of their openings."""
-    newest: dict[int, Any] = {}
-    for row in rows:
+def _of_pings(engine: Engine, rows: NDArray[Any], when: NDArray[np.int64], device: int) -> dict[int, _Told]:
+    """The newest row of each violation of a device, in the order of openings; without those of check-ins."""
+    newest: dict[int, _Told] = {}
+    mine = (rows["device"] == device) & (engine.plan.rules["kind"][rows["rule"]] != _CHECK_IN)
+    for row, when_us in zip(rows[mine], when[mine].tolist(), strict=True):
         violation_id = int(row["violation_id"])
-        if violation_id not in newest or row["revision"] >= newest[violation_id]["revision"]:
-            newest[violation_id] = row
-    return dict(sorted(newest.items(), key=lambda item: (int(item[1]["opened_us"]), item[0])))
+        if violation_id not in newest or row["revision"] >= newest[violation_id].row["revision"]:
+            newest[violation_id] = _Told(row, when_us)
+    return dict(sorted(newest.items(), key=lambda item: (int(item[1].row["opened_us"]), item[0])))
 
 
 def _amend(
-    before: dict[int, Any], after: dict[int, Any], since_us: int, first_us: int
-) -> tuple[NDArray[Any], dict[tuple[int, int, int], Any]]:
-    """The rows to add so that ``before`` reads as ``after``, for what reaches past since_us.
+    before: dict[int, _Told], after: dict[int, _Told], since_us: int, first_us: int
+) -> tuple[NDArray[Any], NDArray[np.int64], dict[tuple[int, int, int], Any]]:
+    """The rows to add so that ``before`` reads as ``after``, for what a ping at since_us could have changed.
 
-    Besides, those that began before the history and go on: (rule, zone, opening found) -> their row before.
+    With them when each was decided, and of those that began before the history and go on:
+    (rule, zone, opening found) -> their row before.
     """
-    said: list[Any] = []
-    standing = {i: row for i, row in before.items() if row["change"] != WITHDRAWN and _reaches(row, since_us)}
-    wanted = {i: row for i, row in after.items() if _reaches(row, since_us)}
+    said: list[tuple[Any, int]] = []
+    standing = {i: told for i, told in before.items() if not told.withdrawn and told.reaches(since_us)}
+    wanted = {i: told for i, told in after.items() if told.reaches(since_us) or i in standing}
+    # what stands and was decided early enough to stand, but is found again by a late decision
+    standing |= {i: told for i, told in before.items() if not told.withdrawn and i in wanted}
     replaced: dict[int, int] = {}  # new id -> old id
-    for new_id, row in wanted.items():
+    for new_id, told in wanted.items():
         if new_id not in standing:
             for old_id, old in standing.items():
-                if old_id not in wanted and old_id not in replaced.values() and _overlap(old, row):
+                if old_id not in wanted and old_id not in replaced.values() and _overlap(old.row, told.row):
                     replaced[new_id] = old_id
                     break
     kept: set[int] = set()
     went_on: dict[tuple[int, int, int], Any] = {}
-    for new_id, row in wanted.items():
+    for new_id, told in wanted.items():
+        row = told.row
         if new_id in standing:
-            said += _amended(standing[new_id], row)
+            said += [(each, told.when_us) for each in _amended(standing[new_id].row, row)]
             continue
         old_id = replaced.get(new_id, 0)
-        if old_id and standing[old_id]["opened_us"] < first_us:
+        if old_id and standing[old_id].row["opened_us"] < first_us:
+            old = standing[old_id].row
             kept.add(old_id)
-            went_on[int(row["rule"]), int(row["zone"]), int(row["opened_us"])] = standing[old_id]
-            row["opened_us"] = standing[old_id]["opened_us"]
-            row["confirmed_us"] = standing[old_id]["confirmed_us"]
+            went_on[int(row["rule"]), int(row["zone"]), int(row["opened_us"])] = old
+            row["opened_us"], row["confirmed_us"] = old["opened_us"], old["confirmed_us"]
             row["violation_id"] = old_id
-            said += _amended(standing[old_id], row)
+            said += [(each, told.when_us) for each in _amended(old, row)]
             continue
-        revision = int(before[new_id]["revision"]) + 1 if new_id in before else 0
-        said += _anew(row, revision, old_id)
-    for old_id, old in standing.items():
+        revision = int(before[new_id].row["revision"]) + 1 if new_id in before else 0
+        said += [(each, told.when_us) for each in _anew(row, revision, old_id)]
+    for old_id, told in standing.items():
         if old_id not in wanted and old_id not in kept:
-            said.append(_row(old, WITHDRAWN, int(old["revision"]) + 1))
-    rows = np.array(said, VIOLATION) if said else np.zeros(0, VIOLATION)
+            said.append((_row(told.row, WITHDRAWN, int(told.row["revision"]) + 1), told.when_us))
+    rows = np.array([row for row, _ in said], VIOLATION) if said else np.zeros(0, VIOLATION)
+    when = np.array([when_us for _, when_us in said], np.int64)
     # what is replaced is withdrawn after its successor opened, so that one alert can go over to it
     taken_back = rows["change"] == WITHDRAWN
-    return rows[
-        np.lexsort((rows["revision"], rows["violation_id"], rows["confirmed_us"], taken_back))
-    ], went_on
+    order = np.lexsort((rows["revision"], rows["violation_id"], rows["confirmed_us"], taken_back))
+    return rows[order], when[order], went_on
 
 
 def _go_on(fresh: State, k: int, went_on: dict[tuple[int, int, int], Any]) -> None:
@@ -169,12 +188,6 @@ def _go_on(fresh: State, k: int, went_on: dict[tuple[int, int, int], Any]) -> No
         old = went_on.get((int(row["rule"]), int(row["zone"]), int(row["opened_us"])))
         if row["device"] == k and old is not None:
             row["opened_us"], row["confirmed_us"] = old["opened_us"], old["confirmed_us"]
-
-
-def _reaches(row: Any, since_us: int) -> bool:
-    return bool(
-        row["closed_us"] == NO_TIME or row["closed_us"] >= since_us or row["confirmed_us"] >= since_us
-    )
 
 
 def _overlap(old: Any, new: Any) -> bool:
@@ -325,7 +338,7 @@ def _take_open(engine: Engine, fresh: State, k: int, slot: int) -> int:
     row["supersedes"] = 0
     named = (int(row[name]) for name in ("device", "rule", "zone", "opened_us"))
     violation_id = engine.violation_id(*named)
-    told, _ = engine.ledger.of(np.array([slot], np.int32))
+    told, _, _ = engine.ledger.of(np.array([slot], np.int32))
     same = told[told["violation_id"] == violation_id]
     row["revision"] = same["revision"].max() if len(same) else 0
     return free

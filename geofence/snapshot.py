@@ -37,6 +37,7 @@ def snapshot(engine: Engine) -> bytes:
     engine.ledger.forget()
     tables["deaf"] = engine.deaf
     tables["told_violations"] = engine.ledger.violations
+    tables["told_when"] = engine.ledger.when
     tables["told_transitions"] = engine.ledger.transitions
     plan = engine.plan
     head = {
@@ -80,6 +81,7 @@ def restore(engine: Engine, blob: bytes) -> None:
     engine.watermark_us, engine.effective_us = head["watermark_us"], head["effective_us"]
     engine.deaf = tables.pop("deaf")
     engine.ledger.violations = tables.pop("told_violations")
+    engine.ledger.when = tables.pop("told_when")
     engine.ledger.transitions = tables.pop("told_transitions")
     engine.ledger.newest_us = head["newest_us"]
     calendars = Calendars(calendar_of(document) for document in head["calendars"])
@@ -97,7 +99,12 @@ def _tables(body: memoryview, layout: list[list[Any]]) -> dict[str, np.ndarray[A
     """The tables of a snapshot; SnapshotError when this engine lays one out differently."""
     empty = State.empty()
     expected = {field.name: getattr(empty, field.name).dtype for field in fields(State)}
-    expected |= {"deaf": np.dtype("i8"), "told_violations": VIOLATION, "told_transitions": TRANSITION}
+    expected |= {
+        "deaf": np.dtype("i8"),
+        "told_when": np.dtype("i8"),
+        "told_violations": VIOLATION,
+        "told_transitions": TRANSITION,
+    }
     tables = {}
     offset = 0
     for name, dtype, shape in layout:

@@ -120,7 +120,8 @@ DEVICE: Final = np.dtype(
         ("known", "u1"),  # the row is in use
         ("spare", "u1"),
         ("judged_error_mm", "i4"),  # of the last believed fix that was judged
-        ("spare8", "i8"),
+        ("nearest_mm", "i4"),  # at most the distance from the last believed fix to any shared zone
+        ("spare4", "i4"),
     ],
     align=True,
 )

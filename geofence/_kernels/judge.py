@@ -479,7 +479,7 @@ def _bring_into_reach(world, batch, i, d, u, duty, rule, stamp):
         while p != NONE and world.pairs[p].zone != zone:
             p = world.pairs[p].next
         if p == NONE:
-            if row.far == -CLIP and wrong_mm(rule, batch.hit_mm[h]) <= 0 and not network:
+            if row.far == -CLIP and wrong_mm(rule, batch.hit_mm[h]) < 0 and not network:
                 continue  # it could say nothing but what "far away" says
             p = _take_pair(world)
             pair = world.pairs[p]
@@ -562,7 +562,8 @@ def _judge_chained(world, said, batch, i, d, u, duty, rule):
             _settle_pair(world, said, d, duty, pair, rule, t, error_mm)
         any_wrong = any_wrong or pair.state == WRONG
         if (
-            pair.open == NONE
+            distance_mm > 0  # else it must be known at the next fix that this one was inside
+            and pair.open == NONE
             and pair.first_us == NO_TIME
             and pair.state != WRONG
             and pair.belief == far

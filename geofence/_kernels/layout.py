@@ -116,6 +116,7 @@ def questions(device, lon_e7, lat_e7, own_start, devices, pairs, at, count, lon,
 
 @njit(cache=True, nogil=True)
 def tracks_in_question(
+    device,
     lon_e7,
     lat_e7,
     bits,
@@ -127,30 +128,32 @@ def tracks_in_question(
     hit_start,
     hit_mm,
     offset_mm,
+    devices,
     which,
 ):
     """Which tracks since the last believed fix may pass through a shared zone; returns how many.
 
-    A track no longer than the reach of its end passes only through zones in reach of that end, and only if
-    one of them is nearer than the track is long.
-    which : int64 (n,)  written: the pings, ascending
+    A track that touches a zone is at least as long as the distances from both its ends to that zone.
+    devices : DEVICE       ``nearest_mm`` is read and written
+    which   : int64 (n,)   written: the pings, ascending
     """
     count = 0
     for i in range(len(lon_e7)):
-        if not bits[i] & USED or bits[i] & (NETWORK | FROM_NETWORK) or from_lon[i] == NO_FIX:
+        if not bits[i] & USED:
+            continue
+        nearest = reach_of(error_mm[i]) + offset_mm
+        for h in range(hit_start[i], hit_start[i + 1]):
+            nearest = min(nearest, hit_mm[h])
+        row = devices[device[i]]
+        before = row.nearest_mm
+        row.nearest_mm = nearest
+        if bits[i] & (NETWORK | FROM_NETWORK) or from_lon[i] == NO_FIX:
             continue
         if gap_us[i] <= 0 or gap_us[i] > longest_us:
             continue
         if lon_e7[i] == from_lon[i] and lat_e7[i] == from_lat[i]:
             continue
-        length = at_most_mm(from_lon[i], from_lat[i], lon_e7[i], lat_e7[i])
-        asked = length > reach_of(error_mm[i]) + offset_mm
-        if not asked:
-            for h in range(hit_start[i], hit_start[i + 1]):
-                if hit_mm[h] <= length:
-                    asked = True
-                    break
-        if asked:
+        if before + nearest <= at_most_mm(from_lon[i], from_lat[i], lon_e7[i], lat_e7[i]):
             which[count] = i
             count += 1
     return count
