@@ -60,6 +60,9 @@ class Settings(BaseModel):
     simulate_seed: int = Field(1, ge=0, description="seed of the simulated fleet")
     share: int = Field(0, ge=0, le=32767, description="which share this engine is")
     batch_pings: int = Field(50_000, ge=1, description="most pings decided and committed at once")
+    keep_pings_days: int = Field(
+        90, ge=0, description="days after which raw pings are dropped; 0: never. Decisions are kept"
+    )
     snapshot_s: float = Field(30.0, gt=0, description="seconds between snapshots")
     tick_s: float = Field(
         1.0, gt=0, description="seconds between looks at the clock (silence, schedule edges)"

@@ -15,15 +15,16 @@ from contextlib import ExitStack
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final, Self
 
-import msgspec
 import uvicorn
 
-from geofence import NO_TIME, GeofenceError, Ruleset, to_rfc3339
+from geofence import GeofenceError, Ruleset
 from telemetry import warm
 from telemetry.alerts.notifier import Notifier
 from telemetry.api.app import create_app
 from telemetry.columns import Outgoing
 from telemetry.config import Settings, SettingsError
+from telemetry.heartbeat import EngineHealth, Heartbeat
+from telemetry.housekeeper import Housekeeper
 from telemetry.metrics import Metrics
 from telemetry.mqtt.session import Session
 from telemetry.mqtt.topics import Topics
@@ -33,7 +34,7 @@ from telemetry.services.errors import ServiceError
 from telemetry.services.postgres import EmbeddedPostgres
 from telemetry.services.state import RunningUp, clear_state, write_state
 from telemetry.share import RulesVersion, Share
-from telemetry.store import Reader, Store, StoreError
+from telemetry.store import Reader, Retention, Store, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,6 +47,7 @@ log = logging.getLogger(__name__)
 STOP_FLEET_S: Final = 3.0
 STOP_SHARE_S: Final = 8.0
 STOP_NOTIFIER_S: Final = 2.0
+STOP_HOUSEKEEPER_S: Final = 0.5
 STOP_SESSION_S: Final = 1.0
 STOP_HTTP_S: Final = 2.0
 HEARTBEAT_S: Final = 10.0
@@ -107,6 +109,7 @@ class Up:
         warm.load_engine(say)
         database_url = settings.database_url or self._start_postgres()
         mqtt_url = settings.mqtt_url or self._start_broker()
+        self._database_url = database_url
         self._store = stack.enter_context(contextlib.closing(Store.open(database_url)))
         self._store.migrate()
         say(f"database ready ({self._store.extension or 'native partitions'})")
@@ -118,6 +121,7 @@ class Up:
 
         self.metrics = Metrics()
         self._start_notifier(database_url, mqtt_url)
+        self._start_housekeeper(database_url)
         self._start_share(mqtt_url, rules)
         self.http_url = f"http://{settings.http_host}:{listener.getsockname()[1]}"
         self._start_http(listener, database_url)
@@ -156,12 +160,7 @@ class Up:
             )
         else:
             ruleset = Ruleset.load(directory)
-        return self._number(ruleset)
-
-    def _number(self, ruleset: Ruleset) -> RulesVersion:
-        effective_us = time.time_ns() // 1000
-        version = self._store.save_ruleset(ruleset.document, ruleset.digest, effective_us)
-        return RulesVersion(version, ruleset, effective_us)
+        return _number(self._store, ruleset)
 
     def _city_rules(self) -> Path:
         """The zones and rules of the simulated city, written where a person can read them."""
@@ -177,6 +176,13 @@ class Up:
         self._notifier = Notifier(store, session, self.metrics)
         self._notifier.start()
         self._stack.callback(self._notifier.stop, STOP_NOTIFIER_S)
+
+    def _start_housekeeper(self, database_url: str) -> None:
+        store = Store.open(database_url, retention=Retention(pings=self.settings.keep_pings_days or None))
+        self._stack.callback(store.close)
+        housekeeper = Housekeeper(store)
+        housekeeper.start()
+        self._stack.callback(housekeeper.stop, STOP_HOUSEKEEPER_S)
 
     def _start_share(self, mqtt_url: str, rules: RulesVersion) -> None:
         root, number = self.settings.mqtt_root, self.settings.share
@@ -304,7 +310,8 @@ class Up:
             self._say("SIGHUP: no rules directory was given, so there is nothing to reload")
             return
         try:
-            rules = self._number(Ruleset.load(directory))
+            with contextlib.closing(Store.open(self._database_url)) as store:  # the other is the share's
+                rules = _number(store, Ruleset.load(directory))
         except (GeofenceError, StoreError) as error:
             self._say(f"rules not reloaded, the old ones stay in force:\n{error}")
             return
@@ -312,59 +319,12 @@ class Up:
         self._say(f"rules version {rules.version} adopted")
 
 
-class EngineHealth:
-    """What ``/healthz``, ``/readyz`` and ``/metrics`` tell of a running engine."""
-
-    def __init__(self, up: Up) -> None:
-        self._up = up
-
-    def ready(self) -> list[str]:
-        """Reasons why the engine is not ready; empty: it is."""
-        return self._up.not_ready()
-
-    def live(self) -> dict[str, object]:
-        """Who answers."""
-        share = self._up.share
-        return {
-            "share": share.number,
-            "rules_version": share.rules_version,
-            "last_batch": share.last_batch,
-            "devices": len(share.devices),
-            "watermark": None if share.watermark_us == NO_TIME else to_rfc3339(share.watermark_us),
-        }
-
-    def metrics(self) -> bytes:
-        """Prometheus text."""
-        return self._up.metrics.text()
-
-
-class Heartbeat:
-    """The retained status message of a share, and its last will."""
-
-    def __init__(self, root: str, share: int) -> None:
-        self._share = share
-        self._topic = f"{root}/engine/{share}/status"
-        self._pings, self._since_s = 0.0, time.monotonic()
-
-    def message(self, state: str, **details: object) -> Outgoing:
-        """A status message; ``state`` is running, stopped or lost."""
-        payload = msgspec.json.encode({"state": state, "share": self._share, **details})
-        return Outgoing(alert_id=0, device_id="", topic=self._topic, payload=payload, retain=True)
-
-    def of(self, share: Share, metrics: Metrics) -> Outgoing:
-        """The status of a running share: watermark, lag, and the rate since the last beat."""
-        now_s, pings = time.monotonic(), metrics.stored_pings()
-        rate = (pings - self._pings) / max(now_s - self._since_s, 1e-3)
-        self._pings, self._since_s = pings, now_s
-        known = share.watermark_us != NO_TIME
-        return self.message(
-            "running",
-            time=to_rfc3339(share.now_us()),
-            watermark=to_rfc3339(share.watermark_us) if known else None,
-            lag_s=round((share.now_us() - share.watermark_us) / 1e6, 3) if known else None,
-            pings_per_s=round(rate, 1),
-            problem=share.problem,
-        )
+def _number(store: Store, ruleset: Ruleset) -> RulesVersion:
+    """Store these rules as a version that holds from now on, or find the version that they are already."""
+    number = store.save_ruleset(ruleset.document, ruleset.digest, time.time_ns() // 1000)
+    stored = store.load_ruleset(number)
+    assert stored is not None
+    return RulesVersion(number, ruleset, stored[2])  # of a version found, the time at which it took effect
 
 
 def subscriptions(root: str) -> list[str]:

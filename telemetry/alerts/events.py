@@ -58,5 +58,5 @@ def alert_event(
         device_id=change.device_id,
         topic=alert_topic(root, change.severity, change.device_id, str(change.alert_id)),
         payload=msgspec.json.encode(event),
-        retain=change.change != "withdrawn",
+        retain=True,  # who subscribes later sees the last state of every alert
     )
