@@ -21,7 +21,6 @@ from geofence import GeofenceError, Ruleset
 from telemetry import warm
 from telemetry.alerts.notifier import Notifier
 from telemetry.api.app import create_app
-from telemetry.columns import Outgoing
 from telemetry.config import Settings, SettingsError
 from telemetry.heartbeat import EngineHealth, Heartbeat
 from telemetry.housekeeper import Housekeeper
@@ -39,6 +38,8 @@ from telemetry.store import Reader, Retention, Store, StoreError
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from telemetry.columns import Outgoing
 
 __all__ = ["Up", "run_up"]
 
