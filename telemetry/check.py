@@ -128,9 +128,12 @@ def check_file(rules: Path, path: Path) -> Checked:
         )
     engine = Engine(ruleset, devices)
     judged = admitted.pings.take(admitted.judged)
-    decided = [engine.check(judged.take(part)) for part in _parts(len(judged))]
+    decided = []
     if len(admitted.pings):
-        decided.append(engine.tick(int(admitted.pings.fix_time_us.max())))
+        end_us = int(admitted.pings.fix_time_us.max())
+        decided.append(engine.tick(end_us))  # the file is whole: a silence between two of its pings was one
+        decided += [engine.check(judged.take(part)) for part in _parts(len(judged))]
+        decided.append(engine.tick(end_us))
     return Checked(decided, notes)
 
 
