@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,8 +22,8 @@ USER_ERROR = 2
 
 app = typer.Typer(
     name="ringfence",
-    help="Checks location pings against zones and times, stores every decision, alerts operators.",
     no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -36,31 +37,36 @@ err = Console(stderr=True)
 MqttUrl = Annotated[
     str | None,
     typer.Option(
-        help="MQTT broker, as mqtt://user:password@host:1883. Left out: an embedded one.", show_default=False
+        metavar="URL",
+        help="MQTT broker, as mqtt://user:password@host:1883. Left out: one of its own.",
+        show_default=False,
     ),
 ]
 DatabaseUrl = Annotated[
     str | None,
     typer.Option(
-        help="PostgreSQL or TimescaleDB, as postgresql://user:password@host/database. Left out: embedded.",
+        metavar="URL",
+        help="PostgreSQL or TimescaleDB, as postgresql://user:password@host/name. Left out: one of its own.",
         show_default=False,
     ),
 ]
 Rules = Annotated[
     Path | None,
-    typer.Option(
-        help="Directory with zones/*.geojson and rules.toml. SIGHUP reads it again.", show_default=False
-    ),
+    typer.Option(metavar="DIR", help="Directory with zones/*.geojson and rules.toml.", show_default=False),
 ]
 DataDir = Annotated[
     Path | None,
     typer.Option(
-        help="Where broker, database and state are kept. [default: ~/.local/state/ringfence]",
-        show_default=False,
+        metavar="DIR",
+        help="Where broker, database and state are kept.",
+        show_default="~/.local/state/ringfence",
     ),
 ]
 Config = Annotated[
-    Path | None, typer.Option(help="TOML file of settings; flags and RINGFENCE_* win.", show_default=False)
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="TOML file of settings; flags and RINGFENCE_* win.", show_default=False
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -76,6 +82,20 @@ def main() -> None:
         sys.exit(USER_ERROR)
 
 
+@app.callback()
+def ringfence(
+    *,
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
+) -> None:
+    """Check location pings against zones and times, store every decision, alert operators.
+
+    Begin with `ringfence up --simulate 200`; `ringfence doctor` says what is wrong, and how to mend it.
+    """
+    if show_version:
+        typer.echo(f"ringfence {version('ringfence')}")
+        raise typer.Exit
+
+
 @app.command()
 def up(
     mqtt_url: MqttUrl = None,
@@ -83,26 +103,46 @@ def up(
     rules: Rules = None,
     data_dir: DataDir = None,
     http: Annotated[
-        str | None, typer.Option(help=f"HOST:PORT of API and console. [default: {DEFAULT_HTTP}]")
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Address of API and console.", show_default=DEFAULT_HTTP),
     ] = None,
-    simulate: Annotated[int | None, typer.Option(min=0, help="Also run this many simulated devices.")] = None,
-    simulate_seed: Annotated[int | None, typer.Option(min=0, help="Seed of the simulated fleet.")] = None,
+    simulate: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Also run this many simulated devices.")
+    ] = None,
+    simulate_seed: Annotated[
+        int | None, typer.Option(metavar="N", min=0, help="Same seed, same fleet.", show_default="1")
+    ] = None,
     mqtt_port: Annotated[
-        int | None, typer.Option(help="Port of the embedded broker; left out: a free one.")
+        int | None, typer.Option(metavar="PORT", help="Port of its own broker. Left out: a free one.")
     ] = None,
     mqtt_ca: Annotated[
-        Path | None, typer.Option(help="PEM file of the broker's certificate authority.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Certificate authority (PEM) of a broker at mqtts://."),
     ] = None,
     tile_url: Annotated[
-        str | None, typer.Option(help="Map tiles, as https://host/{z}/{x}/{y}.png. Left out: zones alone.")
+        str | None,
+        typer.Option(
+            metavar="URL", help="Map tiles, as https://host/{z}/{x}/{y}.png. Left out: zones alone."
+        ),
     ] = None,
     config: Config = None,
-    print_config: Annotated[bool, typer.Option(help="Print the settings in force and end.")] = False,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "warning",
+    print_config: Annotated[
+        bool, typer.Option("--print-config", help="Print the settings in force and end.")
+    ] = False,
+    log_level: Annotated[
+        str,
+        typer.Option(
+            metavar="LEVEL",
+            help="debug, info, warning or error.",
+            envvar="RINGFENCE_LOG_LEVEL",
+            show_envvar=False,
+        ),
+    ] = "warning",
 ) -> None:
     """Run the engine: receive pings, decide, store, alert. Ctrl-C stops it cleanly.
 
     Without --mqtt-url and --database-url it starts a broker and a database of its own in the data directory.
+    SIGHUP reads the rules again. Each option can be set in the environment too: --http as RINGFENCE_HTTP.
     """
     settings = load_settings(
         config,
@@ -133,15 +173,21 @@ def up(
 @app.command()
 def check(
     pings: Annotated[
-        Path, typer.Argument(help="CSV or Parquet: device_id and the columns of JSON v1, in any order.")
+        Path,
+        typer.Argument(
+            metavar="PINGS", help="CSV or Parquet: device_id and the columns of JSON v1, any order."
+        ),
     ],
     rules: Annotated[
-        Path, typer.Option(help="Directory with zones/*.geojson and rules.toml.", envvar="RINGFENCE_RULES")
+        Path,
+        typer.Option(
+            metavar="DIR", help="Directory with zones/*.geojson and rules.toml.", envvar="RINGFENCE_RULES"
+        ),
     ],
-    transitions: Annotated[bool, typer.Option(help="Print transitions as well.")] = False,
+    transitions: Annotated[bool, typer.Option("--transitions", help="Print transitions as well.")] = False,
     as_json: Json = False,
     out_file: Annotated[
-        Path | None, typer.Option("--out", help="Write the JSON there.", show_default=False)
+        Path | None, typer.Option("--out", metavar="FILE", help="Write the JSON there.", show_default=False)
     ] = None,
 ) -> None:
     """Decide over a file of pings with the same engine, and print the violations."""
@@ -165,21 +211,29 @@ def check(
 @app.command()
 def simulate(
     mqtt_url: Annotated[
-        str | None, typer.Option(help="Broker to publish to. Left out: that of the running `ringfence up`.")
+        str | None,
+        typer.Option(
+            metavar="URL", help="Broker to publish to. Left out: that of the running `ringfence up`."
+        ),
     ] = None,
-    devices: Annotated[int, typer.Option(min=1, help="Number of devices.")] = 200,
-    speed: Annotated[float, typer.Option(min=0.01, help="Simulated seconds per second.")] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same fleet.")] = 1,
+    devices: Annotated[int, typer.Option(metavar="N", min=1, help="Number of devices.")] = 200,
+    speed: Annotated[float, typer.Option(metavar="X", min=0.01, help="Simulated seconds per second.")] = 1.0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Same seed, same fleet.")] = 1,
     scenario: Annotated[
-        str, typer.Option(help="city, border-homes, canyon, outage, storm, or a TOML file.")
+        str, typer.Option(metavar="NAME", help="city, border-homes, canyon, outage, storm, or a TOML file.")
     ] = "city",
-    truth: Annotated[Path | None, typer.Option(help="Write what really happened there, as Parquet.")] = None,
-    duration: Annotated[float | None, typer.Option(help="Stop after this many simulated seconds.")] = None,
+    truth: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write what really happened there, as Parquet.")
+    ] = None,
+    duration: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Stop after so many simulated seconds.")
+    ] = None,
     write_rules: Annotated[
-        Path | None, typer.Option(help="Only write the city's zones and rules there.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Only write the city's zones and rules there, and end."),
     ] = None,
     data_dir: DataDir = None,
-    quiet: Annotated[bool, typer.Option(help="No progress.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
 ) -> None:
     """Run simulated ankle monitors, wristbands and check-in lines against any broker."""
     from telemetry.simulate import run_simulation, write_city_rules  # noqa: PLC0415
@@ -244,7 +298,8 @@ def doctor(
 @alerts_app.command()
 def tail(
     url: Annotated[
-        str | None, typer.Option(help="Address of the API. Left out: that of the running `ringfence up`.")
+        str | None,
+        typer.Option(metavar="URL", help="Address of the API. Left out: that of the running `ringfence up`."),
     ] = None,
     data_dir: DataDir = None,
     as_json: Annotated[

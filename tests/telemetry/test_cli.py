@@ -1,0 +1,52 @@
+"""The command as a newcomer meets it: help that fits a terminal, and errors that end with status 2."""
+
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+
+from telemetry.config import DEFAULT_HTTP, Settings
+
+
+def ringfence(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "telemetry.cli", *arguments],
+        env={"PATH": "/usr/bin:/bin", "COLUMNS": "80", "HOME": "/nowhere"} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("command", ["", "up", "check", "simulate", "doctor", "alerts", "alerts tail"])
+def test_help_fits_80_columns_and_cuts_nothing(command):
+    shown = ringfence(*command.split(), "--help")
+    assert shown.returncode == 0, shown.stderr
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+    assert "…" not in shown.stdout
+    assert "--no-" not in shown.stdout
+
+
+def test_help_names_the_defaults():
+    for default in (DEFAULT_HTTP, "~/.local/state/ringfence", str(Settings().simulate_seed)):
+        assert f"default: ({default})" in ringfence("up", "--help").stdout
+
+
+def test_it_says_its_version():
+    assert ringfence("--version").stdout == f"ringfence {version('ringfence')}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "words"),
+    [
+        (["up", "--http", "0.0.0.0:80"], {}, "--http: 0.0.0.0 can be reached from other machines"),
+        (["up"], {"RINGFENCE_LOG_LEVEL": "loud"}, "loud: there are debug, info, warning and error"),
+        (["check", "--rules", "/nowhere", "/nowhere/pings.csv"], {}, "/nowhere"),
+    ],
+)
+def test_a_users_error_is_a_line_and_status_2(arguments, environment, words):
+    ended = ringfence(*arguments, **environment)
+    assert ended.returncode == 2
+    assert words in ended.stderr
+    assert ended.stderr.count("\n") == 1
