@@ -22,7 +22,7 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(BIN)/python -m pip install --disable-pip-version-check --require-hashes -r requirements.lock
 	@echo "[3/4] installing ringfence itself, in place"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@echo "[4/4] compiling the kernels"
+	@echo "[4/4] compiling the kernels (a minute or two, once)"
 	@$(BIN)/python -m telemetry.warm
 	@touch $@
 

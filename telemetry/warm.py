@@ -35,6 +35,7 @@ ENGINE_MODULES: Final = (
 KERNEL_MODULES: Final = (*ENGINE_MODULES, "firmware_sim.warm")
 PACKAGES: Final = ("geofence", "telemetry", "firmware_sim")
 STAMP: Final = "kernels.digest"
+SIGN_OF_LIFE_S: Final = 15.0
 
 
 def compile_all(say: Callable[[str], None]) -> None:
@@ -43,7 +44,7 @@ def compile_all(say: Callable[[str], None]) -> None:
     if _stamp().is_file() and not is_warm():
         dropped = sum(_drop(source) for source in sources)
         say(f"kernels have changed: {dropped} cached files dropped")
-    began_s = time.monotonic()
+    began_s = said_s = time.monotonic()
     waiting, running = deque(KERNEL_MODULES), dict[str, subprocess.Popen[bytes]]()
     while waiting or running:
         while waiting and len(running) < (os.cpu_count() or 1):
@@ -55,8 +56,13 @@ def compile_all(say: Callable[[str], None]) -> None:
                 continue
             if process.returncode != 0:
                 raise RuntimeError(f"the kernels of {name} did not compile; the lines above say why")
-            say(f"{name}: ready after {time.monotonic() - began_s:.0f} s")
             del running[name]
+            said_s = time.monotonic()
+            done = len(KERNEL_MODULES) - len(running) - len(waiting)
+            say(f"  {done} of {len(KERNEL_MODULES)} after {said_s - began_s:.0f} s: {name}")
+        if time.monotonic() - said_s > SIGN_OF_LIFE_S:
+            said_s = time.monotonic()
+            say(f"  still at {', '.join(running)} ({said_s - began_s:.0f} s)")
         time.sleep(0.02)
     try:
         _stamp().parent.mkdir(exist_ok=True)

@@ -16,3 +16,13 @@ def test_warm_knows_when_a_kernel_changed(tmp_path, monkeypatch):
 
 def test_each_module_that_is_warmed_has_a_warm():
     assert all(callable(import_module(name).warm) for name in warm.KERNEL_MODULES)
+
+
+def test_a_long_compilation_shows_that_it_lives(tmp_path, monkeypatch):
+    monkeypatch.setattr(warm, "_stamp", lambda: tmp_path / "stamp")
+    monkeypatch.setattr(warm, "KERNEL_MODULES", ("telemetry._kernels.window",))
+    monkeypatch.setattr(warm, "SIGN_OF_LIFE_S", 0.05)
+    said = []
+    warm.compile_all(said.append)
+    assert said[0].startswith("  still at telemetry._kernels.window (")
+    assert said[-1].startswith("  1 of 1 after ")
