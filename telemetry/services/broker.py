@@ -95,6 +95,7 @@ class EmbeddedBroker:
         self._say = say
         self._child: subprocess.Popen[bytes] | None = None
         self._identity: _Identity | None = None
+        self._is_known = False  # clients have our URL: a start after a death must keep it
 
     def start(self) -> str:
         """Start the broker and give its URL once it takes MQTT connections.
@@ -116,11 +117,16 @@ class EmbeddedBroker:
         write_private(self._identity_path, msgspec.json.encode(self._identity).decode() + "\n")
         write_private(self.config_path, self._config())
         self._launch()
+        self._is_known = True
         self._say(f"embedded broker listens on {HOST}:{self.port} ({time.monotonic() - began_s:.1f} s)")
         return self.url
 
     def stop(self) -> None:
         """End the broker; twice is fine. Stored messages and sessions stay for the next start."""
+        self._is_known = False
+        self._end_child()
+
+    def _end_child(self) -> None:
         child, self._child = self._child, None
         if child is None:
             return
@@ -190,7 +196,7 @@ class EmbeddedBroker:
                 )
 
     def _choose_port(self, last_port: int) -> int:
-        asked = self._asked_port
+        asked = self._known().port if self._is_known else self._asked_port
         if asked is not None:
             problem = _listen_problem(asked)
             if problem is not None:
@@ -240,7 +246,7 @@ class EmbeddedBroker:
             return
         why = f"exit status {child.poll()}" if finished else f"no answer after {START_S:.0f} s"
         said = "".join(path.read_text(errors="replace") for path in (self.log_path, output) if path.exists())
-        self.stop()
+        self._end_child()
         if "address already in use" in said:
             raise PortTaken(
                 f"port {identity.port} of {HOST} was taken while the broker started; "

@@ -80,6 +80,7 @@ class EmbeddedPostgres:
         self._home: Home | None = None
         self._socket_dir: Path | None = None
         self._hold_fd: int | None = None
+        self._is_known = False  # clients have our URL: a start after a death must keep it
 
     def start(self) -> str:
         """Make the database when it is missing, start it, and give its URL once it takes connections.
@@ -106,19 +107,24 @@ class EmbeddedPostgres:
         write_private(self.data_dir / "postgres.socket", f"{self._socket_dir}\n")
         self._write_as_owner(home.directory / "pg_hba.conf", ACCESS)
         self._launch(binaries)
+        self._is_known = True
         self._say(f"embedded PostgreSQL runs as {home.owner.name} ({time.monotonic() - began_s:.1f} s)")
         return self.url
 
     def stop(self) -> None:
         """End the server: fast, then without a checkpoint, then by force. Twice is fine."""
-        child, self._child = self._child, None
-        if child is not None:
-            self._end_child(child)
+        self._is_known = False
+        self._end_child()
+        if self._socket_dir is not None and self._socket_dir.parent != self.home.directory:
+            shutil.rmtree(self._socket_dir, ignore_errors=True)
         if self._hold_fd is not None:
             os.close(self._hold_fd)
             self._hold_fd = None
 
-    def _end_child(self, child: subprocess.Popen[bytes]) -> None:
+    def _end_child(self) -> None:
+        child, self._child = self._child, None
+        if child is None:
+            return
         steps = (
             (signal.SIGINT, STOP_FAST_S),
             (signal.SIGQUIT, STOP_IMMEDIATE_S),
@@ -127,8 +133,6 @@ class EmbeddedPostgres:
         end([child.pid], steps)
         child.wait()
         self._end_orphan()  # after SIGKILL the server's own children may take a moment to notice
-        if self._socket_dir is not None and self._socket_dir.parent != self.home.directory:
-            shutil.rmtree(self._socket_dir, ignore_errors=True)
 
     @property
     def url(self) -> str:
@@ -307,7 +311,10 @@ class EmbeddedPostgres:
             return
         why = f"exit status {child.poll()}" if finished else f"not ready after {START_S:.0f} s"
         said = _tail(self._logged(log))
-        self.stop()
+        if self._is_known:
+            self._end_child()  # the socket's directory stays: the URL names it
+        else:
+            self.stop()
         raise StartError(f"PostgreSQL did not start ({why}); its last words:\n{said}")
 
     def _status(self) -> str | None:

@@ -206,6 +206,18 @@ def test_when_the_last_port_is_taken_another_is_used(broker: EmbeddedBroker) -> 
         assert urlsplit(broker.start()).port != port
 
 
+def test_after_a_death_it_comes_back_at_the_same_port_or_not_at_all(broker: EmbeddedBroker) -> None:
+    url, pid, port = broker.url, broker.pid, broker.port
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    assert wait_until(lambda: broker.pid is None, 5.0)
+    with socket.create_server(("127.0.0.1", port)):
+        for _ in range(2):
+            with pytest.raises(PortTaken):
+                broker.start()
+    assert broker.start() == url
+
+
 # --- who may and who may not ----------------------------------------------------------------------
 
 

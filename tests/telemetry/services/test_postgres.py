@@ -298,6 +298,27 @@ def test_a_data_directory_may_have_any_name(data_dir: Path, name: str) -> None:
         forget(directory)
 
 
+def test_after_a_death_the_url_stays_though_a_start_fails(data_dir: Path) -> None:
+    directory = data_dir.parent / ("y" * 200)  # its socket lives elsewhere
+    server = EmbeddedPostgres(directory)
+    try:
+        url = server.start()
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGKILL)
+        assert wait_until(lambda: server.pid is None, 5.0)
+        configuration = server.cluster / "postgresql.conf"
+        right = configuration.read_text()
+        configuration.write_text(right + "\nshared_buffers = 'much'\n")
+        with pytest.raises(StartError):
+            server.start()
+        configuration.write_text(right)
+        assert server.start() == url
+    finally:
+        server.stop()
+        assert not socket_of(url).parent.exists()
+        forget(directory)
+
+
 @AS_ROOT
 def test_a_data_directory_that_its_user_can_not_reach(tmp_path: Path) -> None:
     hidden = tmp_path / "hidden"
