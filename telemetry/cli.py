@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from telemetry.config import DEFAULT_HTTP, SettingsError, load_settings
 
@@ -286,10 +287,12 @@ def doctor(
         }
         typer.echo(json.dumps(report, indent=2))
     else:
-        table = Table("check", "", "what was found", "remedy", box=None)
+        table = Table("check", "", Column("what was found", overflow="fold"), box=None)
         for item in checks:
-            mark = "[green]ok[/]" if item.ok else "[bold red]wrong[/]"
-            table.add_row(item.name, mark, item.detail, item.remedy or "")
+            mark = Text("ok", "green") if item.ok else Text("wrong", "bold red")
+            table.add_row(item.name, mark, Text(item.detail))
+            if item.remedy:
+                table.add_row("", "", Text(f"remedy: {item.remedy}", "yellow"))
         out.print(table)
     if not all(item.ok for item in checks):
         raise typer.Exit(1)
