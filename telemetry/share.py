@@ -43,6 +43,7 @@ T = TypeVar("T")
 RECEIVE_WAIT_S: Final = 0.25  # how long an idle share waits for a message before it looks at the clock
 DRAIN_S: Final = 5.0  # at a stop, the longest time spent on what has been received already
 HISTORY_US: Final = 7 * 86_400 * 1_000_000  # the engine's horizon: older decisions stand
+LOOK_S: Final = 2.0  # how long two engines can fight over a session, and an outage stay unseen
 MAX_SET_ASIDE: Final = 100  # messages that meet a bug, in one run, before the bug is held to be everywhere
 RETRY_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # between tries to commit; the last one repeats
 
@@ -211,7 +212,7 @@ class Share:
     def run(self) -> None:
         """Receive, decide, commit, acknowledge until ``stop``; then take what was received, and snapshot."""
         self.problem = None
-        next_tick_s = next_snapshot_s = time.monotonic()
+        next_tick_s = next_snapshot_s = next_look_s = time.monotonic()
         drain_until_s: float | None = None
         try:
             while True:
@@ -228,6 +229,9 @@ class Share:
                 new_rules, self._new_rules = self._new_rules, None
                 if messages is not None or tick is not None or new_rules is not None:
                     self._take(Work(messages, tick, new_rules))
+                if now_s >= next_look_s:
+                    next_look_s = now_s + LOOK_S
+                    self._look_at_database()
                 if now_s >= next_snapshot_s:
                     next_snapshot_s = now_s + self._settings.snapshot_s
                     self._save_snapshot()
@@ -254,6 +258,15 @@ class Share:
         """
         self._patiently(lambda: self._store.commit(batch))
         self.last_batch = batch.number
+
+    def _look_at_database(self) -> None:
+        """Notice, also while nothing comes in, that the database is away or another has taken this share."""
+        try:
+            self._store.confirm_epoch(self.number, self.epoch)
+        except StoreUnavailable as error:
+            self.problem = f"the database is away: {error}"
+        else:
+            self.problem = None
 
     def _patiently(self, ask: Callable[[], T]) -> T:
         """Ask the store, and again while it is away. Raises Stopping when the share is stopped meanwhile."""

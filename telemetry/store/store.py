@@ -12,6 +12,7 @@ from psycopg import errors as pg
 from geofence import Devices
 from telemetry.store import house, lookups, outbox, rulesets, shares
 from telemetry.store.actions import act
+from telemetry.store.errors import StaleEpoch
 from telemetry.store.house import Retention
 from telemetry.store.link import Link
 from telemetry.store.packing import PING_COLUMNS, PingPacker
@@ -136,6 +137,13 @@ class Store:
         for past in shares.replayed(self._link, share, after_batch, devices):
             self._board.note(self._packer, past.pings, past.marks)
             yield past
+
+    def confirm_epoch(self, share: int, epoch: int) -> None:
+        """Ask whether this share is still ours. Raises StaleEpoch when another has taken it over."""
+        with self._link.use(f"looking after share {share}") as connection:
+            row = connection.execute("SELECT epoch FROM shares WHERE share = %s", (share,)).fetchone()
+        if row is None or row[0] != epoch:
+            raise StaleEpoch(share, epoch, None if row is None else row[0])
 
     def save_snapshot(self, share: int, epoch: int, batch: int, blob: bytes) -> None:
         """Keep the state after this batch. Raises StaleEpoch."""

@@ -1,0 +1,227 @@
+"""A share on a real broker and a real database: what it restores, what it does when something goes wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+
+from geofence import Engine, Ruleset
+from telemetry.config import Settings
+from telemetry.metrics import Metrics
+from telemetry.mqtt.session import Session
+from telemetry.mqtt.topics import Topics
+from telemetry.share import RulesVersion, Share
+from telemetry.store import Store
+from telemetry.up import subscriptions
+from tests.end_to_end.conftest import HOME, Client, Database, write_circle_rules
+
+ROOT = "ringfence/v1"
+
+
+class Station:
+    """A share with its session and its store, in this process."""
+
+    def __init__(self, mqtt_url: str, database_url: str, ruleset: Ruleset, **settings: object) -> None:
+        self.store = Store.open(database_url)
+        self.store.migrate()
+        version = self.store.save_ruleset(ruleset.document, ruleset.digest, 1)
+        self.session = Session(mqtt_url, "ringfence-share-0", subscriptions(ROOT), topics=Topics(ROOT))
+        self.share = Share(Settings(**settings), self.store, self.session, Metrics(), lambda: None)
+        self.share.start(RulesVersion(version, ruleset, 1))
+        self.session.start()
+        self.thread = threading.Thread(target=self.share.run)
+        self.thread.start()
+
+    def stop(self) -> None:
+        self.share.stop()
+        self.thread.join(20)
+        assert not self.thread.is_alive()
+        self.session.close(5)
+        self.store.close()
+
+
+@pytest.fixture
+def ruleset(tmp_path) -> Ruleset:
+    return Ruleset.load(write_circle_rules(tmp_path / "rules"))
+
+
+@pytest.fixture
+def station(nats_url, embedded_database_url, ruleset):
+    stations: list[Station] = []
+
+    def start(**settings: object) -> Station:
+        stations.append(Station(nats_url, embedded_database_url, ruleset, **settings))
+        return stations[-1]
+
+    yield start
+    for one in stations:
+        with contextlib.suppress(Exception):
+            one.stop()
+
+
+@pytest.fixture
+def device(nats_url):
+    client = Client(nats_url)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def database(embedded_database_url):
+    database = Database(embedded_database_url)
+    yield database
+    database.close()
+
+
+def ping(device: Client, device_id: str, seq: int, at: datetime, *, inside: bool = False) -> None:
+    lat = HOME[0] if inside else HOME[0] + 0.1
+    device.ping(device_id, boot=1, seq=seq, time=at.isoformat(), lat=lat, lon=HOME[1], accuracy_m=5)
+
+
+def forget_snapshots(database: Database) -> None:
+    """So that a start must decide everything again from the stored inputs."""
+    database.rows("DELETE FROM snapshots WHERE true RETURNING 1")
+
+
+def state_of(share: Share) -> dict:
+    """What a share knows, by device id: the slots of devices follow the order in which they came."""
+    ids = share.devices.ids
+    rows = sorted((ids[row["device"]], *row.tolist()[6:]) for row in share.engine.open_violations())
+    return {
+        "beliefs": {device_id: share.engine.belief(device_id) for device_id in sorted(ids)},
+        "open": rows,
+        "alerts": share.tracker.snapshot(),
+    }
+
+
+def test_a_restarted_share_has_the_state_of_one_that_went_on(station, device, database, eventually):
+    first = station(snapshot_s=3600, tick_s=3600)
+    began = datetime.now(UTC) - timedelta(minutes=30)
+    for seq in range(20):
+        for device_id in ("a17", "b2"):
+            ping(device, device_id, seq, began + timedelta(minutes=seq), inside=seq % 7 in {3, 4})
+    eventually(lambda: database.count("pings") == 40, 20)
+    first.share._stopping.set()
+    first.thread.join(20)
+    forget_snapshots(database)
+    first.session.close(5)
+    second = station(snapshot_s=3600, tick_s=3600)
+    assert second.share.last_batch == first.share.last_batch
+    assert state_of(second.share) == state_of(first.share)
+
+
+def test_late_pings_are_judged_again_and_again_the_same_after_a_restart(
+    station, device, database, eventually
+):
+    first = station(snapshot_s=3600, tick_s=3600)
+    began = datetime.now(UTC) - timedelta(hours=2)
+    for seq, minute in enumerate((0, 1, 20, 21, 40)):
+        ping(device, "a17", seq, began + timedelta(minutes=minute))
+    eventually(lambda: database.count("pings") == 5, 20)
+    for seq, minute in ((10, 10), (11, 11), (12, 12)):  # stored on the device, sent late: inside the zone
+        ping(device, "a17", seq, began + timedelta(minutes=minute), inside=True)
+    eventually(lambda: database.count("pings") == 8, 20)
+    violations = eventually(
+        lambda: database.rows("SELECT opened_time, closed_time FROM current_violations ORDER BY opened_time"),
+        10,
+    )
+    assert violations == [(began + timedelta(minutes=10), began + timedelta(minutes=20))]
+    late = database.rows("SELECT count(*) FROM pings WHERE marks & 1 = 1")
+    assert late == [(3,)]
+    first.share._stopping.set()
+    first.thread.join(20)
+    forget_snapshots(database)
+    first.session.close(5)
+    assert state_of(station(snapshot_s=3600, tick_s=3600).share) == state_of(first.share)
+
+
+def test_a_message_that_meets_a_bug_is_set_aside_alone(station, device, database, eventually, monkeypatch):
+    true_check = Engine.check
+
+    def check(self, pings):
+        if any(self.devices.ids[slot] == "boom" for slot in pings.device):
+            raise ZeroDivisionError("a bug that one device triggers")
+        return true_check(self, pings)
+
+    monkeypatch.setattr(Engine, "check", check)
+    one = station()
+    now = datetime.now(UTC)
+    for seq in range(10):
+        ping(device, f"d{seq}", seq, now)
+        if seq == 4:
+            ping(device, "boom", seq, now)
+    eventually(lambda: database.count("pings") == 10, 30)
+    eventually(lambda: database.count("quarantine") == 1, 10)
+    ((topic, reason),) = database.rows("SELECT topic, reason FROM quarantine")
+    assert topic.endswith("/boom/pings")
+    assert reason == "internal_error"
+    assert one.thread.is_alive()
+    assert database.rows("SELECT count(DISTINCT device_id) FROM pings WHERE device_id <> 'boom'") == [(10,)]
+
+
+def test_while_the_database_is_away_nothing_is_acknowledged_and_nothing_is_lost(
+    station, device, database, eventually, embedded_database_url
+):
+    one = station()
+    now = datetime.now(UTC)
+    ping(device, "a17", 0, now)
+    eventually(lambda: database.count("pings") == 1, 20)
+    with locked_out(embedded_database_url):
+        for seq in range(1, 30):
+            ping(device, "a17", seq, now + timedelta(milliseconds=seq))
+        eventually(lambda: one.share.problem is not None, 20)
+        assert "database" in one.share.problem
+    eventually(lambda: database.count("pings") == 30, 30)
+    eventually(lambda: one.share.problem is None, 10)
+    assert database.rows("SELECT seq, count(*) FROM pings GROUP BY seq HAVING count(*) > 1") == []
+
+
+def test_a_share_can_be_stopped_while_the_database_is_away(
+    station, device, database, eventually, embedded_database_url
+):
+    one = station()
+    now = datetime.now(UTC)
+    with locked_out(embedded_database_url):
+        ping(device, "a17", 1, now)
+        eventually(lambda: one.share.problem is not None, 20)
+        began_s = time.monotonic()
+        one.share.stop()
+        one.thread.join(10)
+        assert not one.thread.is_alive()
+        assert time.monotonic() - began_s < 8
+        one.session.close(5)
+    station()
+    eventually(lambda: database.count("pings") == 1, 40)
+
+
+@contextlib.contextmanager
+def locked_out(database_url: str):
+    """Nobody can connect to the database, and the sessions of shares are ended."""
+    name = psycopg.conninfo.conninfo_to_dict(database_url)["dbname"]
+    with psycopg.connect(database_url, dbname="postgres", autocommit=True) as admin:
+        admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = %s AND application_name LIKE 'ringfence%%'",
+            [name],
+        )
+        try:
+            yield
+        finally:
+            admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+
+
+def test_a_second_engine_takes_the_share_and_the_first_ends(station, device, database, eventually):
+    first = station()
+    second = station()
+    for seq in range(5):
+        ping(device, "a17", seq, datetime.now(UTC))
+    eventually(lambda: not first.thread.is_alive(), 30)
+    assert first.share.failure
+    eventually(lambda: database.count("pings") == 5, 30)
+    assert second.thread.is_alive()
