@@ -87,7 +87,9 @@ class AlertTracker:
 
     def snapshot(self) -> bytes:
         """The state as bytes."""
-        return msgspec.msgpack.encode([(device, rule, alert) for (device, rule), alert in self._open.items()])
+        return msgspec.msgpack.encode(
+            [(device, rule, alert) for (device, rule), alert in sorted(self._open.items())]
+        )
 
     @classmethod
     def restore(cls, blob: bytes) -> AlertTracker:
