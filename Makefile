@@ -30,7 +30,7 @@ run: $(STAMP) ## run the engine with a simulated fleet; prints the console's add
 	@exec $(BIN)/ringfence up --simulate $${RINGFENCE_SIMULATE:-200}
 
 test: $(STAMP) lint ## lint, then every test that needs nothing but this repository
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(STAMP) ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .
@@ -43,8 +43,12 @@ $(BENCH_STAMP): $(STAMP) requirements-bench.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
 	@touch $@
 
-bench: $(BENCH_STAMP) ## measure against the peers; writes benchmarks/results
-	@$(BIN)/python -m benchmarks
+bench: $(BENCH_STAMP) ## measure against the peers; writes benchmarks/results (an hour; QUICK=1: minutes)
+	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
+	@$(BIN)/python -m benchmarks.engine --devices 20000 --batch 20000
+	@$(BIN)/python -m benchmarks.ingest
+	@$(BIN)/python -m benchmarks.store
+	@$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only
 
 lock: ## pin the newest versions again (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --upgrade -o requirements.lock
