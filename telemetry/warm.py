@@ -7,6 +7,8 @@ sources of kernels have a digest together; when it differs from that of the last
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import subprocess
@@ -19,9 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-__all__ = ["ENGINE_MODULES", "KERNEL_MODULES", "compile_all", "is_warm", "load_engine"]
+__all__ = ["ENGINE_MODULES", "KERNEL_MODULES", "compile_all", "ensure", "is_warm", "load_engine"]
 
 # Each has a function warm() that calls its kernels with tiny inputs of the types of run time. Longest first.
 ENGINE_MODULES: Final = (
@@ -39,7 +41,15 @@ SIGN_OF_LIFE_S: Final = 15.0
 
 
 def compile_all(say: Callable[[str], None]) -> None:
-    """Compile what is not in the cache yet, a process for each core. RuntimeError when a kernel fails."""
+    """Compile what is not in the cache yet, a process for each core. RuntimeError when a kernel fails.
+
+    Of several that come at once, the first compiles and the others wait for it.
+    """
+    with _alone(say):
+        _compile(say)
+
+
+def _compile(say: Callable[[str], None]) -> None:
     digest, sources = _sources()
     if _stamp().is_file() and not is_warm():
         dropped = sum(_drop(source) for source in sources)
@@ -73,11 +83,19 @@ def compile_all(say: Callable[[str], None]) -> None:
 
 def load_engine(say: Callable[[str], None]) -> None:
     """Have the engine's kernels in this process, so that its first batch is not slower than the others."""
-    if not is_warm():
-        say("compiling the kernels: about a minute, once (make setup does it ahead of time)")
-        compile_all(say)
+    ensure(say)
     for name in ENGINE_MODULES:
         import_module(name).warm()
+
+
+def ensure(say: Callable[[str], None]) -> None:
+    """Compile, and say so, unless it is done: else a first use would be silent for a minute."""
+    if is_warm():
+        return
+    say("compiling the kernels: a minute or two, once (make setup does it ahead of time)")
+    with _alone(say):
+        if not is_warm():  # another process has done it while we waited
+            _compile(say)
 
 
 def is_warm() -> bool:
@@ -86,6 +104,25 @@ def is_warm() -> bool:
         return _stamp().read_text() == _sources()[0]
     except OSError:
         return False
+
+
+@contextlib.contextmanager
+def _alone(say: Callable[[str], None]) -> Iterator[None]:
+    """Hold the compiler's lock; where it can't be written nobody else keeps machine code either."""
+    lock = _stamp().with_suffix(".lock")
+    try:
+        lock.parent.mkdir(exist_ok=True)
+        file = lock.open("w")
+    except OSError:
+        yield
+        return
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another process compiles them now; waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _stamp() -> Path:

@@ -1,6 +1,9 @@
 """The warm-up: it knows when a kernel changed, and every module it names can be warmed."""
 
+import fcntl
 from importlib import import_module
+
+import pytest
 
 from telemetry import warm
 
@@ -26,3 +29,22 @@ def test_a_long_compilation_shows_that_it_lives(tmp_path, monkeypatch):
     warm.compile_all(said.append)
     assert said[0].startswith("  still at telemetry._kernels.window (")
     assert said[-1].startswith("  1 of 1 after ")
+
+
+def test_who_comes_while_another_compiles_waits_and_compiles_nothing(tmp_path, monkeypatch):
+    stamp = tmp_path / "stamp"
+    monkeypatch.setattr(warm, "_stamp", lambda: stamp)
+    monkeypatch.setattr(warm, "_compile", lambda _: pytest.fail("compiled twice"))
+    other = stamp.with_suffix(".lock").open("w")
+    fcntl.flock(other, fcntl.LOCK_EX)
+    said = []
+
+    def say(line):
+        said.append(line)
+        if "another process" in line:  # it ends, and has done the work
+            stamp.write_text(warm._sources()[0])
+            other.close()
+
+    warm.ensure(say)
+    assert said[0].startswith("compiling the kernels")
+    assert len(said) == 2
