@@ -97,6 +97,7 @@ class TransitionRow:
     kind: str
     initial: bool
     late: bool
+    withdrawn: bool
     time_us: int
     confirmed_us: int
     distance_mm: int

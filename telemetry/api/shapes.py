@@ -96,6 +96,9 @@ class Transition(BaseModel):
     kind: str = Field(description="``ENTER``, ``EXIT`` or ``CROSS``")
     initial: bool = Field(description="the first state known of this device and zone")
     late: bool = Field(description="learned from pings that came after newer ones")
+    withdrawn: bool = Field(
+        description="late pings refute the transition told before with this device, zone, kind and time"
+    )
     time: Time = Field(description="fix time of the first fix of the stretch that led to it")
     confirmed_at: Time
     distance_m: float = Field(description="to the zone's edge at the confirming fix; negative inside")
@@ -249,6 +252,7 @@ def transition_of(row: TransitionRow) -> Transition:
         kind=row.kind,
         initial=row.initial,
         late=row.late,
+        withdrawn=row.withdrawn,
         time=to_rfc3339(row.time_us),
         confirmed_at=to_rfc3339(row.confirmed_us),
         distance_m=row.distance_mm / _MM,

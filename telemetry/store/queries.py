@@ -98,7 +98,7 @@ def track_row(row: Sequence[Any]) -> TrackRow:
 
 
 TRANSITIONS: Final = """
-SELECT transition_id, device_id, zone_id, kind, initial, late, time, confirmed_time, distance_mm,
+SELECT transition_id, device_id, zone_id, kind, initial, late, withdrawn, time, confirmed_time, distance_mm,
        confidence_ppm, rules_version
 FROM transitions
 WHERE {where}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from geofence import (
     FLAG_INITIAL,
     FLAG_LATE,
+    FLAG_WITHDRAWN,
     HELD_BACK,
     NO_TIME,
     SEVERITIES,
@@ -92,6 +93,7 @@ _TRANSITION_COLUMNS: Final = (
     ("share", "int2"),
     ("initial", "bool"),
     ("late", "bool"),
+    ("withdrawn", "bool"),
     ("kind", "text"),
     ("device_id", "text"),
     ("zone_id", "text"),
@@ -118,6 +120,7 @@ def _transition_rows(batch: Batch) -> Iterator[tuple[Any, ...]]:
                 batch.share,
                 bool(flags & FLAG_INITIAL),
                 bool(flags & FLAG_LATE),
+                bool(flags & FLAG_WITHDRAWN),
                 TRANSITION_KINDS[kind],
                 devices[device],
                 zones[zone],

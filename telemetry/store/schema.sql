@@ -100,6 +100,7 @@ CREATE TABLE transitions (
     share            smallint NOT NULL,
     initial          boolean NOT NULL,
     late             boolean NOT NULL,
+    withdrawn        boolean NOT NULL,           -- late pings refute the row before with this device, zone, kind, time
     kind             text COLLATE "C" NOT NULL,  -- ENTER, EXIT, CROSS
     device_id        text COLLATE "C" NOT NULL,
     zone_id          text COLLATE "C" NOT NULL
@@ -107,6 +108,13 @@ CREATE TABLE transitions (
 CREATE INDEX transitions_newest ON transitions (time DESC, transition_id DESC);
 CREATE INDEX transitions_device ON transitions (device_id, time DESC, transition_id DESC);
 CREATE INDEX transitions_zone ON transitions (zone_id, time DESC, transition_id DESC);
+
+CREATE VIEW current_transitions AS
+SELECT t.* FROM transitions t
+WHERE NOT t.withdrawn AND NOT EXISTS (
+    SELECT FROM transitions w
+    WHERE w.withdrawn AND w.device_id = t.device_id AND w.zone_id = t.zone_id AND w.kind = t.kind
+      AND w.time = t.time AND w.transition_id > t.transition_id);
 
 -- Append-only: what late pings change is said by a row with a higher revision.
 CREATE TABLE violations (

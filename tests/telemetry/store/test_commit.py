@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from geofence import AMENDED, CLOSED, ENTER, HELD_BACK, NO_FIX, OPENED, WITHDRAWN
+from geofence.records import FLAG_LATE, FLAG_WITHDRAWN
 from telemetry.columns import AlertChange, CheckIn, DeviceStatus, Outgoing, Reject, Tick
 from telemetry.store import StaleEpoch, Store, StoreError, StoreUnavailable
 from telemetry.store.rows import KEPT_PAYLOAD_BYTES
@@ -242,6 +243,24 @@ def test_a_day_that_somebody_dropped_is_made_again(store, make, query):
     query("DROP TABLE pings_2026_09_21")
     store.commit(make.batch(make.pings("a17")))
     assert query("SELECT batch FROM pings") == [(2,)]
+
+
+def test_a_refuted_transition_is_taken_back_by_a_row_of_its_own(store, make, query):
+    row = {"device": make.devices.slot("a17"), "zone": 2, "kind": ENTER}
+
+    def commit(**more: int) -> None:
+        store.commit(make.batch(decided=[make.decided([row | more])]))
+
+    def current():
+        return query("SELECT kind, time, late FROM current_transitions")
+
+    commit()
+    assert current() == [("ENTER", NOW, False)]
+    commit(flags=FLAG_LATE | FLAG_WITHDRAWN)
+    assert current() == []
+    commit(flags=FLAG_LATE)
+    assert current() == [("ENTER", NOW, True)]
+    assert query("SELECT withdrawn FROM transitions ORDER BY transition_id") == [(False,), (True,), (False,)]
 
 
 def test_violations_are_added_to_never_changed(store, make, query):
