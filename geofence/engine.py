@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 
 from geofence._kernels import fixes
+from geofence._kernels.evidence import confidence_ppm
 from geofence._kernels.judge import advance_due, begin_check_ins, judge
 from geofence._kernels.layout import own_counts, own_zones, questions, tracks_in_question
 from geofence._kernels.world import Batch, Said, World
@@ -486,7 +487,9 @@ class Engine:
         ):
             more[name] = value[recorded]
         more["kind"] = CROSS
-        more["confidence_ppm"] = 1_000_000
+        asked = self.plan.rules["open_log_odds"][crosses["rule"]]
+        enough = np.array([confidence_ppm(log_odds) for log_odds in asked.tolist()], np.int32)
+        more["confidence_ppm"] = enough[recorded]
         transitions = np.concatenate((transitions, more))
         transitions = transitions[np.lexsort((transitions["confirmed_us"], transitions["device"]))]
         broken = crosses["breaks"] != 0
@@ -498,7 +501,7 @@ class Engine:
             for name in ("opened_us", "confirmed_us"):
                 rows[name] = time_us[broken]
             rows["closed_us"] = NO_TIME
-            rows["confidence_ppm"] = 1_000_000
+            rows["confidence_ppm"] = enough[broken]
             rows["depth_error_mm"] = -1
             rows["fixes"] = 2
             rows["change"] = OPENED

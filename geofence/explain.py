@@ -41,11 +41,22 @@ def sentence(ruleset: Ruleset, devices: Devices, row: Any) -> str:
     if rule.about_zones:
         fixes = int(row["fixes"])
         parts.append("1 fix" if fixes == 1 else f"{fixes} fixes")
-        parts.append(f"{_percent(int(row['confidence_ppm']))} % sure")
+        if not _crossed(rule, row):  # a straight line between two fixes has no belief
+            parts.append(f"{_percent(int(row['confidence_ppm']))} % sure")
     if closed_us != NO_TIME and row["change"] in (CLOSED, AMENDED):
         parts.append(f"ended {to_rfc3339(closed_us)}")
-    lead = {WITHDRAWN: "withdrawn, later pings refute it: ", HELD_BACK: "held back, not sure enough: "}
-    return f"{lead.get(int(row['change']), '')}{device_id} {', '.join(parts)}"
+    lead = ""
+    if row["change"] == WITHDRAWN:
+        lead = "withdrawn, later pings refute it: "
+    elif row["change"] == HELD_BACK:
+        sure = row["confidence_ppm"] >= confidence_ppm(rule.profile.open_log_odds)
+        lead = f"held back, not {'for long' if sure else 'sure'} enough: "
+    return f"{lead}{device_id} {', '.join(parts)}"
+
+
+def _crossed(rule: Rule, row: Any) -> bool:
+    """Whether the row is of a track through a zone (crossing = true); no fix of it has a depth."""
+    return rule.crossing and int(row["depth_error_mm"]) < 0
 
 
 def _what(ruleset: Ruleset, rule: Rule, row: Any) -> str:
@@ -63,14 +74,12 @@ def _what(ruleset: Ruleset, rule: Rule, row: Any) -> str:
     if depth > 0:
         by = f" by {_metres(depth)}" + (f" ± {_metres(error)}" if error >= 0 else "")
     if rule.warns:
-        return f"within {_metres(rule.offset_mm)} of the line of {zone} (warning){by and ', past it' + by}"
+        side = "before the edge" if rule.require == "outside" else "inside the edge"
+        return f"past the warning line of {zone} ({_metres(rule.offset_mm)} {side}){by}"
+    if _crossed(rule, row):
+        return f"passed through exclusion zone {zone} on the straight line between fixes"
     if rule.require == "outside":
-        kind = (
-            "exclusion zone"
-            if depth > 0 or row["confirmed_us"] != row["closed_us"]
-            else "exclusion zone (crossed)"
-        )
-        return f"inside {kind} {zone}{by}"
+        return f"inside exclusion zone {zone}{by}"
     return f"outside {zone}{by}"
 
 

@@ -179,8 +179,13 @@ def tell(zone, wrong, error, w, source):
         after = before + change
         after = max(before, min(after, says)) if says >= 0 else min(before, max(after, says))
         zone.said[source] = after
-        change = after - before
+        other = zone.said[WIFI + CELL - source]
+        change = network_share(after + other) - network_share(before + other)
     zone.belief = max(-CLIP, min(zone.belief + change, CLIP))
+
+
+def network_share(both):
+    return max(-NETWORK_CLIP, min(both, NETWORK_CLIP))
 
 
 def sign_of(x):
@@ -401,7 +406,7 @@ class NaiveRule:
         if zone.records:
             self.device.transitions.append((t, zone.zone, "CROSS", t, False))
         if self.rule.crossing and window(self.windows, t)[0] <= t:
-            row = self.say(zone.zone, t, t, NEVER, 0, -1, 2)
+            row = self.say(zone.zone, t, t, self.open_at, 0, -1, 2)
             row["closed"] = t
 
     # --- violations

@@ -41,15 +41,23 @@ def _scaled(weight, log_odds):
 
 
 @njit(**PLAIN)
-def moved(belief, said, wrong_mm, error_mm, weight, network):
+def _network(log_odds):
+    """The share in a belief of all that both network sources said."""
+    return min(max(log_odds, -NETWORK_CLIP), NETWORK_CLIP)
+
+
+@njit(**PLAIN)
+def moved(belief, said, other, wrong_mm, error_mm, weight, network):
     """The belief after one fix, and what its source has said of it in all.
 
     belief   : int  log-odds of the wrong side
-    said     : int  the part of it that came from fixes of this network source (0 for GNSS and beacons)
+    said     : int  what fixes of this network source said in all (0 for GNSS and beacons)
+    other    : int  what those of the other network source said in all
     wrong_mm : int  signed distance past the line, positive on the wrong side
     error_mm : int  68 % radius, floored, at least 1
     weight   : int  0..1024, see weight_of
-    network  : bool Wi-Fi and cell fixes share a bias: together they never say more than the best of them
+    network  : bool fixes of one network source share a bias: together they never say more than the best of
+                    them; nor do both sources count for more than one fix may say
     """
     sign = 1 if wrong_mm >= 0 else -1
     away = wrong_mm * sign
@@ -58,13 +66,13 @@ def moved(belief, said, wrong_mm, error_mm, weight, network):
     step = away * STEPS // error_mm
     says = sign * (int(LOG_ODDS[step]) if step < len(LOG_ODDS) else FIX_CLIP)
     if network:
-        says = min(max(says, -NETWORK_CLIP), NETWORK_CLIP)
+        says = _network(says)
         now = said + _scaled(weight, says)
         if says >= 0:
             now = max(said, min(now, says))
         else:
             now = min(said, max(now, says))
-        belief += now - said
+        belief += _network(now + other) - _network(said + other)
         said = now
     else:
         belief += _scaled(weight, says)

@@ -392,7 +392,7 @@ def _judge_own(world, said, batch, i, d, duty, rule, base):
             if not (heard and wrong > 0):
                 tell(pair, rule, wrong, error_mm, batch.weight[i], source)
         if heard:
-            pair.belief, _ = moved(pair.belief, 0, BEACON_MM, 1, beacon_weight, False)
+            pair.belief, _ = moved(pair.belief, 0, 0, BEACON_MM, 1, beacon_weight, False)
             wrong = min(wrong, 0)
         found = follow(pair, rule, wrong, error_mm, t)
         if used:
@@ -589,9 +589,11 @@ def _judge_chained(world, said, batch, i, d, u, duty, rule):
 @njit(**PLAIN, forceinline=True)
 def _far_after(row, error_mm, weight, source):
     """What a fix says of a zone that it does not reach: belief, and its network parts."""
-    said = row.far_wifi if source == 1 else row.far_cell
+    said, other = row.far_cell, row.far_wifi
+    if source == 1:
+        said, other = other, said
     network = source == 1 or source == 2
-    far, said = moved(row.far, said if network else 0, -reach_of(error_mm), error_mm, weight, network)
+    far, said = moved(row.far, said if network else 0, other, -reach_of(error_mm), error_mm, weight, network)
     return far, said if source == 1 else row.far_wifi, said if source == 2 else row.far_cell
 
 

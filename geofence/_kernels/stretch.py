@@ -71,13 +71,13 @@ def tell(pair, rule, wrong, error_mm, weight, source):
     if pair.state == WRONG:
         wrong += rule.hysteresis_mm
     if source == 1:
-        belief, said = moved(pair.belief, pair.wifi, wrong, error_mm, weight, True)
+        belief, said = moved(pair.belief, pair.wifi, pair.cell, wrong, error_mm, weight, True)
         pair.wifi = said
     elif source == 2:
-        belief, said = moved(pair.belief, pair.cell, wrong, error_mm, weight, True)
+        belief, said = moved(pair.belief, pair.cell, pair.wifi, wrong, error_mm, weight, True)
         pair.cell = said
     else:
-        belief, said = moved(pair.belief, 0, wrong, error_mm, weight, False)
+        belief, said = moved(pair.belief, 0, 0, wrong, error_mm, weight, False)
     pair.belief = belief
 
 

@@ -165,6 +165,9 @@ def test_2_7_a_near_violation_is_recorded_as_held_back():
     assert 0 < bench.rows[0]["confidence_ppm"] < 500_000
     assert bench.rows[0]["depth_mm"] == pytest.approx(10_000, abs=700)
     assert len(bench.engine.open_violations()) == 0
+    assert sentence(bench.rules, bench.engine.devices, bench.rows[0]).startswith(
+        "held back, not sure enough: d0 outside home by 10 m"
+    )
 
 
 def test_2_7_nothing_is_held_back_while_the_rule_is_not_in_force():
@@ -237,6 +240,14 @@ def test_3_4_nor_does_it_before_anything_else_is_known():
     assert bench.story()[0][0] == OPENED
 
 
+def test_3_4_nor_do_both_network_sources_together():
+    bench = Bench(HOME)
+    for minute in range(200):
+        bench.at(minute, 290 + minute % 7, status=WIFI if minute % 2 else CELL, accuracy_m=150)
+    assert not bench.rows
+    assert 0 < bench.log_odds() <= 2
+
+
 def test_3_5_a_deep_incursion_opens_with_its_first_ping():
     bench = Bench(AWAY)
     bench.at(0, -300)
@@ -299,6 +310,9 @@ def test_4_1_a_passage_shorter_than_dwell_is_held_back():
     bench.at(1, 400, 300)
     bench.at(2, -300)
     assert bench.story() == [(HELD_BACK, 1, 2, 2)]
+    assert sentence(bench.rules, bench.engine.devices, bench.rows[0]).startswith(
+        "held back, not for long enough: d0 inside exclusion zone victim"
+    )
 
 
 def test_4_2_hysteresis_moves_the_line_of_return():
@@ -344,6 +358,11 @@ def test_4_5_a_track_through_a_zone_is_a_cross(subjects):
     strict.at(0, 100, 300)
     strict.at(1, 700, 301)
     assert strict.story() == [(OPENED, 1, 1, None), (CLOSED, 1, 1, 1)]
+    for row in (*strict.rows, strict.moves[0]):  # two fixes outside never show it for certain
+        assert row["confidence_ppm"] == pytest.approx(950_000, abs=100)
+    assert sentence(strict.rules, strict.engine.devices, strict.rows[0]) == (
+        "d0 passed through exclusion zone victim on the straight line between fixes, 2 fixes"
+    )
 
 
 def test_4_6_the_first_rule_writes_the_transitions():
@@ -406,6 +425,9 @@ def test_5_4_a_warning_comes_before_the_line():
     bench.at(0, -300)
     bench.at(5, 110, 300)  # 40 m outside the zone
     assert [bench.rules.rule_ids[r["rule"]] for r in bench.rows] == ["r.warning"]
+    assert sentence(bench.rules, bench.engine.devices, bench.rows[0]) == (
+        "d0 past the warning line of victim (100 m before the edge) by 60 m ± 5 m, 1 fix, 99.8 % sure"
+    )
     assert bench.rows[0]["severity"] == 1
     bench.at(10, 400, 300)
     assert [bench.rules.rule_ids[r["rule"]] for r in bench.rows] == ["r.warning", "r"]

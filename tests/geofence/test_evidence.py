@@ -29,8 +29,8 @@ def test_tables_hold_their_formulas():
 @settings(deadline=None)  # the first call may compile
 @given(beliefs, distances, errors, weights)
 def test_both_sides_are_treated_alike(belief, distance, error, weight):
-    up, _ = moved(belief, 0, abs(distance) or 1, error, weight, False)
-    down, _ = moved(-belief, 0, -(abs(distance) or 1), error, weight, False)
+    up, _ = moved(belief, 0, 0, abs(distance) or 1, error, weight, False)
+    down, _ = moved(-belief, 0, 0, -(abs(distance) or 1), error, weight, False)
     assert up == -down
 
 
@@ -38,7 +38,9 @@ def test_both_sides_are_treated_alike(belief, distance, error, weight):
 @given(beliefs, distances, distances, errors, weights)
 def test_further_past_the_line_never_says_less(belief, a, b, error, weight):
     low, high = sorted((a, b))
-    assert moved(belief, 0, low, error, weight, False)[0] <= moved(belief, 0, high, error, weight, False)[0]
+    less, _ = moved(belief, 0, 0, low, error, weight, False)
+    more, _ = moved(belief, 0, 0, high, error, weight, False)
+    assert less <= more
 
 
 @settings(deadline=None)  # the first call may compile
@@ -48,12 +50,22 @@ def test_network_fixes_never_say_more_than_the_best_of_them(belief, fixes):
     said, best, worst, start = 0, 0, 0, belief
     for distance, error, weight in fixes:
         near = max(-5 * error, min(distance, 5 * error))
-        alone, _ = moved(0, 0, near, error, 1024, True)
+        alone, _ = moved(0, 0, 0, near, error, 1024, True)
         best, worst = max(best, alone), min(worst, alone)
-        belief, said = moved(belief, said, near, error, weight, True)
+        belief, said = moved(belief, said, 0, near, error, weight, True)
         assert worst <= said <= best
         assert belief - start == said
         assert abs(said) <= NETWORK_CLIP
+
+
+@settings(deadline=None)  # the first call may compile
+@given(st.lists(st.tuples(st.booleans(), distances, errors, weights), max_size=40))
+def test_both_network_sources_together_say_no_more_than_one_may(fixes):
+    belief, said = 0, [0, 0]
+    for cell, distance, error, weight in fixes:
+        near = max(-5 * error, min(distance, 5 * error))
+        belief, said[cell] = moved(belief, said[cell], said[not cell], near, error, weight, True)
+        assert belief == max(-NETWORK_CLIP, min(sum(said), NETWORK_CLIP))
 
 
 @settings(deadline=None)  # the first call may compile
