@@ -148,7 +148,7 @@ class Ruleset:
         root = Path(directory)
         file = root / "rules.toml"
         try:
-            text = file.read_text("utf-8")
+            text = file.read_text("utf-8-sig")  # some editors begin a file with a byte order mark
         except FileNotFoundError as exc:
             raise RuleError(
                 [f"{file}: there is no such file; a rules directory holds rules.toml and zones/*.geojson"]
@@ -344,15 +344,23 @@ class _Reader:
     def _rule(self, table: Table) -> tuple[Rule, int]:
         rule_id = table.text("id", MISSING) or ""
         require = table.choice("require", (*ZONE_REQUIREMENTS, *CONDITIONS), MISSING) or "none"
-        table.raw("description")
+        table.text("description", "")
         subjects = table.texts("subjects", MISSING)
         self._check_subjects(table, subjects)
+        from_us = table.time("from", self.target.timezone)
+        until_us = table.time("until", self.target.timezone)
+        if NO_TIME not in {from_us, until_us} and until_us <= from_us:
+            table.problem("until", "it is not after `from`")
         schedule = Schedule(table.text("when", None), self.target.timezone, self.target.country)
         try:
             schedule.check()
         except ValueError as exc:
             table.problem("when", str(exc))
             schedule = replace(schedule, when=None)
+        if schedule.asks_for_holidays and self.target.country is None:
+            self.target.warnings.append(
+                f'rule "{rule_id}": `when` names public holidays (PH), but no `country` says whose'
+            )
         profile = self.profiles[table.choice("profile", self.profiles, "standard")]
         about_zones = require in ZONE_REQUIREMENTS
         dwell_us = table.duration("dwell", profile.dwell_us if about_zones else 0)
@@ -364,8 +372,8 @@ class _Reader:
             zones=zones,
             layer=layer,
             schedule=schedule,
-            from_us=table.time("from", self.target.timezone),
-            until_us=table.time("until", self.target.timezone),
+            from_us=from_us,
+            until_us=until_us,
             severity=SEVERITIES.index(table.choice("severity", SEVERITIES, "high")),
             grace_us=table.duration("grace", 0),
             profile=replace(profile, dwell_us=dwell_us),
@@ -421,6 +429,8 @@ class _Reader:
 
     def _check_subjects(self, table: Table, subjects: tuple[str, ...]) -> None:
         roster, groups = self.target.roster, self.target.groups
+        if not subjects and table.data.get("subjects") == []:
+            table.problem("subjects", 'the list is empty and binds nobody; name someone, or "all"')
         for subject in subjects:
             kind, _, name = subject.partition(":")
             if subject == "all":

@@ -6,6 +6,7 @@ library; this module turns its intervals into sorted int64 microseconds that a k
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -77,6 +78,11 @@ class Schedule:
             raise ValueError(
                 f"{self.country!r} is no country with known holidays; use its ISO code, such as 'US'"
             ) from exc
+
+    @property
+    def asks_for_holidays(self) -> bool:
+        """Whether the text names public holidays."""
+        return self.when is not None and re.search(r"\bPH\b", self.when) is not None
 
     def windows(self, first_year: int, last_year: int) -> NDArray[np.int64]:
         """Start and end, in turn, of every window that touches these years (UTC, whole windows).

@@ -106,6 +106,9 @@ class Table:
             if value is not None:
                 self.problem(key, f"{value!r} is not a text; put it in quotes")
             return None if default is MISSING else default
+        if isinstance(value, str) and "\0" in value:
+            self.problem(key, f"{value!r} holds a NUL character; take it out")
+            return None if default is MISSING else default
         return value
 
     def choice(self, key: str, choices: Collection[str], default: Any) -> Any:
@@ -178,6 +181,9 @@ class Table:
             return () if default is MISSING else default
         if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
             self.problem(key, f'{value!r} is not a list of texts; write it as ["a", "b"]')
+            return ()
+        if any("\0" in item for item in value):
+            self.problem(key, f"{value!r} holds a NUL character; take it out")
             return ()
         return tuple(value)
 

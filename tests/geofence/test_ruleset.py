@@ -107,6 +107,11 @@ GOOD = '[[rules]]\nid = "r"\nsubjects = ["all"]\n'
             4,
             "not after",
         ),
+        (GOOD + 'require = "fix"\nfrom = 2026-01-02\nuntil = 2026-01-02\n', 6, "not after"),
+        (GOOD + 'require = "fix"\ndescription = 07:00:00\n', 5, "is not a text"),
+        (GOOD + 'require = "fix"\ndescription = nan\n', 5, "is not a text"),
+        (GOOD + 'require = "fix"\ndescription = "a\\u0000b"\n', 5, "NUL"),
+        ('[[rules]]\nsubjects = []\nid = "r"\nrequire = "fix"\n', 2, "binds nobody"),
         ('[rule]\nid = "x"\n', 1, 'did you mean "rules"'),
         ("rules = 3\n", 1, "[[rules]]"),
     ],
@@ -130,6 +135,17 @@ def test_broken_toml_and_missing_files_say_so(tmp_path):
         Ruleset.load(tmp_path)
     with pytest.raises(RuleError, match="line 1"):
         load(tmp_path, "a = \n")
+
+
+def test_a_byte_order_mark_is_no_error(tmp_path):
+    assert load(tmp_path, "\ufeff" + GOOD + 'require = "fix"\n').rule_ids == ["r"]
+
+
+def test_holidays_of_no_country_are_warned_of(tmp_path):
+    rule = GOOD + 'require = "fix"\nwhen = "Mo-Fr 08:00-16:00; PH off"\n'
+    (warning,) = load(tmp_path, rule).warnings
+    assert "`country`" in warning
+    assert not load(tmp_path, 'country = "US"\n' + rule).warnings
 
 
 def test_a_roster_says_who_is_judged_and_by_which_subjects(tmp_path):
