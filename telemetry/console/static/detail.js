@@ -42,6 +42,8 @@ export class Detail {
         ["Zone", alert.zone_id],
         ["Opened", stamp(alert.opened_at)],
         ["Ended", alert.violation && (alert.violation.closed_at ? stamp(alert.violation.closed_at) : "not yet")],
+        // the engine speaks when a violation opens and closes: in between, these numbers are not of now
+        ["As of", alert.violation && !alert.violation.closed_at ? stamp(alert.violation.confirmed_at) : null],
         ["Sure", alert.confidence == null ? null : percent(alert.confidence)],
         ["Depth", depth(alert.violation)],
         ["Fixes", alert.violation?.fixes],

@@ -58,6 +58,9 @@ def test_an_alert_appears_by_itself_is_acknowledged_and_resolved(town, town_api,
 
     page.click(".alert")
     page.wait("document.querySelector('#detail').innerText.includes('20 fixes')")
+    # the violation lasts, and what is said of it is of its opening
+    terms = page.run("[...document.querySelectorAll('#detail dt')].map((e) => e.textContent)")
+    assert terms[terms.index("Ended") :][:3] == ["Ended", "As of", "Sure"]
     page.click("#acknowledge")
     page.wait("document.querySelector('#detail .badge').textContent.includes('acknowledged')")
     assert town_api.get(f"/api/v1/alerts/{alert_id}").json()["state"] == "acknowledged"
