@@ -235,6 +235,7 @@ def simulate(
     ] = None,
     data_dir: DataDir = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress.")] = False,
+    until_input_ends: Annotated[bool, typer.Option("--until-input-ends", hidden=True)] = False,
 ) -> None:
     """Run simulated ankle monitors, wristbands and check-in lines against any broker."""
     from telemetry.simulate import run_simulation, write_city_rules  # noqa: PLC0415
@@ -253,6 +254,7 @@ def simulate(
         truth=truth,
         duration_s=duration,
         quiet=quiet,
+        until_input_ends=until_input_ends,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -39,8 +40,11 @@ def run_simulation(
     truth: Path | None,
     duration_s: float | None,
     quiet: bool,
+    until_input_ends: bool = False,
 ) -> None:
     """Publish until ``duration_s`` simulated seconds are over, or Ctrl-C or SIGTERM comes.
+
+    until_input_ends : also stop when standard input ends: the program that holds its other end is gone
 
     Raises SettingsError when there is no broker to publish to, and the simulator's own errors.
     """
@@ -53,6 +57,8 @@ def run_simulation(
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
+    if until_input_ends:
+        threading.Thread(target=lambda: (sys.stdin.buffer.read(), stop.set()), daemon=True).start()
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -253,13 +253,14 @@ class Up:
 
     def _start_fleet(self, mqtt_url: str) -> None:
         """The simulated devices run in a process of their own, as devices would."""
-        command = [sys.executable, "-m", "telemetry.cli", "simulate", "--quiet"]
+        command = [sys.executable, "-m", "telemetry.cli", "simulate", "--quiet", "--until-input-ends"]
         command += ["--devices", str(self.settings.simulate), "--seed", str(self.settings.simulate_seed)]
         environment = os.environ | {
             "RINGFENCE_MQTT_URL": mqtt_url,
             "RINGFENCE_MQTT_ROOT": self.settings.mqtt_root,
         }
-        fleet = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)  # noqa: S603 - our own program
+        # a pipe: should this engine be killed, its fleet ends, or the next start would make a second one
+        fleet = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE)  # noqa: S603 - our own program
         self._say(f"{self.settings.simulate} simulated devices started")
 
         def end() -> None:
@@ -269,6 +270,8 @@ class Up:
             except subprocess.TimeoutExpired:
                 fleet.kill()
                 fleet.wait()
+            assert fleet.stdin is not None
+            fleet.stdin.close()
 
         self._stack.callback(end)
 

@@ -10,6 +10,7 @@ import time
 import uuid
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.end_to_end.test_main_job import ALERTS, HOME, now
@@ -95,6 +96,61 @@ def test_orphaned_servers_of_a_killed_engine_are_taken_care_of(engines, state_ro
     family = descendants(again.process.pid)
     assert again.stop() == 0
     eventually(lambda: not alive(orphans | family), 5)
+
+
+def server_of(pid: int, program: str) -> int | None:
+    """The pid of the server of this name that the engine itself has started; None: it does not run."""
+    for child in alive(descendants(pid)):
+        with contextlib.suppress(OSError):
+            name, _, fields = Path(f"/proc/{child}/stat").read_text().partition("(")[2].rpartition(")")
+            if name == program and int(fields.split()[1]) == pid:
+                return child
+    return None
+
+
+@pytest.mark.parametrize("programs", [["postgres"], ["nats-server"], ["postgres", "nats-server"]])
+def test_servers_that_die_while_it_runs_are_started_again(
+    engines, state_root, circle_rules, clients, eventually, programs
+):
+    engine = engines("--rules", str(circle_rules), data_dir=state_root)
+    clients(engine.mqtt_url).ping("a17", time=now(), boot=1, seq=1, lat=1, lon=2)
+    killed = {program: server_of(engine.process.pid, program) for program in programs}
+    for pid in killed.values():
+        os.kill(pid, signal.SIGKILL)
+
+    for program, pid in killed.items():
+        eventually(lambda: server_of(engine.process.pid, program) not in {None, pid}, 60)  # noqa: B023 - called at once
+    eventually(lambda: httpx.get(f"{engine.http_url}/readyz", timeout=5).status_code == 200, 60)
+    device = eventually(lambda: connected(clients, engine.mqtt_url), 30)
+    device.ping("a17", time=now(), boot=1, seq=2, lat=1, lon=2)
+    eventually(lambda: [row["seq"] for row in engine.track("a17")] == [1, 2], 30)
+    assert engine.stop() == 0
+    assert "starting it again" in engine.output
+
+
+def connected(clients, url):
+    """A client of this broker; None while nobody listens there."""
+    with contextlib.suppress(ConnectionError):
+        return clients(url)
+
+
+def test_a_killed_engine_takes_its_fleet_along(engines, state_root, eventually):
+    engine = engines("--simulate", "3", data_dir=state_root)
+    eventually(lambda: programs_below(engine.process.pid, "simulate"), 10)
+    fleet = programs_below(engine.process.pid, "simulate")
+    engine.kill()
+    eventually(lambda: not alive(fleet), 10)
+    assert engines("--simulate", "3", data_dir=state_root).stop() == 0
+
+
+def programs_below(pid: int, argument: str) -> set[int]:
+    """The processes below this one that were started with this argument."""
+    found = set()
+    for child in descendants(pid):
+        with contextlib.suppress(OSError):
+            if argument.encode() in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0"):
+                found.add(child)
+    return found
 
 
 def test_a_second_engine_on_the_same_data_directory_is_refused(engines, state_root, circle_rules):
