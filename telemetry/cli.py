@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
@@ -192,8 +193,10 @@ def check(
     ] = None,
 ) -> None:
     """Decide over a file of pings with the same engine, and print the violations."""
+    from telemetry import warm  # noqa: PLC0415
     from telemetry.check import check_file  # noqa: PLC0415
 
+    warm.ensure(_say)
     result = check_file(rules, pings)
     for note in result.notes:
         err.print(note, style="yellow", highlight=False, markup=False, soft_wrap=True)
@@ -300,6 +303,50 @@ def doctor(
         raise typer.Exit(1)
 
 
+@app.command()
+def replay(
+    device: Annotated[str, typer.Argument(help="Id of the device.")],
+    begin: Annotated[str, typer.Argument(metavar="FROM", help="RFC 3339 time, as 2026-11-24T08:00:00Z.")],
+    end: Annotated[str, typer.Argument(metavar="TO", help="RFC 3339 time.")],
+    database_url: DatabaseUrl = None,
+    data_dir: DataDir = None,
+    config: Config = None,
+    as_json: Json = False,
+) -> None:
+    """Decide again about a device from what is stored, and compare with the decisions stored.
+
+    Ends with status 1 and the rows when they differ.
+    """
+    from telemetry.replay import read_times, replay_device  # noqa: PLC0415
+    from telemetry.services.state import read_state  # noqa: PLC0415
+    from telemetry.store import Store  # noqa: PLC0415
+
+    settings = load_settings(config, database_url=database_url, data_dir=data_dir)
+    running = read_state(settings.data_dir)
+    url = settings.database_url or (running.database_url if running else None)
+    if url is None:
+        raise SettingsError(
+            f"no `ringfence up` runs on {settings.data_dir}; start it, or name a database with --database-url"
+        )
+    times = read_times(begin, end)
+    with contextlib.closing(Store.open(url)) as store:
+        result = replay_device(store, settings.share, device, *times)
+    if as_json:
+        typer.echo(json.dumps(result.document(), indent=2))
+    else:
+        out.print(
+            f"{result.pings} pings, {result.decisions} stored decisions: "
+            + (f"{len(result.differences)} rows differ" if result.differences else "the same again")
+        )
+        for difference in result.document()["differences"]:
+            out.print(
+                f"only {difference['side']}: {difference['table']} {json.dumps(difference['row'])}",
+                soft_wrap=True,
+            )
+    if result.differences:
+        raise typer.Exit(1)
+
+
 @alerts_app.command()
 def tail(
     url: Annotated[
@@ -328,6 +375,7 @@ def _is_users_error(error: Exception) -> bool:
     bases = (
         ("telemetry.config", "SettingsError"),
         ("telemetry.check", "PingFileError"),
+        ("telemetry.replay", "ReplayError"),
         ("telemetry.alerts.tail", "TailError"),
         ("telemetry.mqtt.session", "MqttError"),
         ("telemetry.services.errors", "ServiceError"),

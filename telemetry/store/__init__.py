@@ -3,6 +3,7 @@
 ``Store`` is the writing side, one connection for one thread; ``Reader`` is the reading side, an async pool.
 """
 
+from telemetry.store.decisions import DeviceDecisions, decisions_in
 from telemetry.store.errors import *  # noqa: F403 - each module's __all__ is its public part
 from telemetry.store.errors import __all__ as _errors
 from telemetry.store.house import Retention
@@ -11,4 +12,15 @@ from telemetry.store.reader import NearRow, Reader
 from telemetry.store.shares import Lease, Replayed
 from telemetry.store.store import Store
 
-__all__ = ["Lease", "NearRow", "OutboxRow", "Reader", "Replayed", "Retention", "Store", *_errors]  # noqa: PLE0604 - a list of names
+__all__ = [  # noqa: PLE0604 - a list of names
+    "DeviceDecisions",
+    "Lease",
+    "NearRow",
+    "OutboxRow",
+    "Reader",
+    "Replayed",
+    "Retention",
+    "Store",
+    "decisions_in",
+    *_errors,
+]

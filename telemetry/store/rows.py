@@ -31,10 +31,14 @@ __all__ = [
     "KEPT_PAYLOAD_BYTES",
     "OUTBOX_CHANNEL",
     "OUTBOX_LOCK",
+    "TRANSITION_COLUMNS",
+    "VIOLATION_COLUMNS",
     "bound",
     "copy_rows",
     "moment",
     "time_us_of",
+    "transition_rows",
+    "violation_row",
     "write_alerts",
     "write_check_ins",
     "write_outgoing",
@@ -83,7 +87,7 @@ def copy_rows(
             copy.write_row(row)
 
 
-_TRANSITION_COLUMNS: Final = (
+TRANSITION_COLUMNS: Final = (
     ("time", "timestamptz"),
     ("confirmed_time", "timestamptz"),
     ("rules_version", "int8"),
@@ -102,10 +106,11 @@ _TRANSITION_COLUMNS: Final = (
 
 def write_transitions(cursor: Cursor[Any], batch: Batch) -> None:
     """COPY the transitions of all decisions of the batch."""
-    copy_rows(cursor, "transitions", _TRANSITION_COLUMNS, _transition_rows(batch))
+    copy_rows(cursor, "transitions", TRANSITION_COLUMNS, transition_rows(batch))
 
 
-def _transition_rows(batch: Batch) -> Iterator[tuple[Any, ...]]:
+def transition_rows(batch: Batch) -> Iterator[tuple[Any, ...]]:
+    """The values of TRANSITION_COLUMNS, for every transition of a batch."""
     for decided in batch.decided:
         devices, zones = decided.devices.ids, decided.ruleset.zones.ids
         for row in decided.transitions.tolist():
@@ -127,7 +132,7 @@ def _transition_rows(batch: Batch) -> Iterator[tuple[Any, ...]]:
             )
 
 
-_VIOLATION_COLUMNS: Final = (
+VIOLATION_COLUMNS: Final = (
     ("violation_id", "int8"),
     ("opened_time", "timestamptz"),
     ("confirmed_time", "timestamptz"),
@@ -158,13 +163,13 @@ def write_violations(cursor: Cursor[Any], batch: Batch, recorded_time: datetime)
     def rows() -> Iterator[tuple[Any, ...]]:
         for decided in batch.decided:
             for row in decided.violations:
-                values = _violation_row(batch, decided, row, recorded_time)
+                values = violation_row(batch, decided, row, recorded_time)
                 yield values
                 violation_id, revision = values[0], values[8]
                 if violation_id not in heads or heads[violation_id][2] < revision:
                     heads[violation_id] = (violation_id, values[1], revision, _state_of(row), *values[16:])
 
-    copy_rows(cursor, "violations", _VIOLATION_COLUMNS, rows())
+    copy_rows(cursor, "violations", VIOLATION_COLUMNS, rows())
     cursor.execute(
         "INSERT INTO violation_heads AS h (violation_id, opened_time, revision, state, severity, device_id,"
         " rule_id, zone_id) SELECT * FROM unnest(%s::int8[], %s::timestamptz[], %s::int4[], %s::text[],"
@@ -176,7 +181,10 @@ def write_violations(cursor: Cursor[Any], batch: Batch, recorded_time: datetime)
     )
 
 
-def _violation_row(batch: Batch, decided: Decided, row: np.void, recorded_time: datetime) -> tuple[Any, ...]:
+def violation_row(
+    batch: Batch, decided: Decided, row: np.void, recorded_time: datetime | None
+) -> tuple[Any, ...]:
+    """The values of VIOLATION_COLUMNS."""
     (
         violation_id,
         revision,

@@ -10,7 +10,7 @@ import numpy as np
 from psycopg import errors as pg
 
 from geofence import Devices
-from telemetry.store import house, lookups, outbox, rulesets, shares
+from telemetry.store import decisions, house, lookups, outbox, rulesets, shares
 from telemetry.store.actions import act
 from telemetry.store.errors import StaleEpoch
 from telemetry.store.house import Retention
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from geofence import Pings
     from telemetry.columns import Batch
+    from telemetry.store.decisions import DeviceDecisions
     from telemetry.store.outbox import OutboxRow
     from telemetry.store.partitions import Layout
     from telemetry.store.shares import Lease, Replayed
@@ -279,6 +280,18 @@ class Store:
         if before_batch is not None:
             wanted &= stored.batch < before_batch
         return stored.pings.take(wanted)
+
+    # --- deciding again -------------------------------------------------------------------------
+
+    def device_inputs(self, share: int, device_id: str, devices: Devices) -> list[Replayed]:
+        """The inputs of a share's kept batches, in order; pings and check-ins of one device alone."""
+        with self._link.use(f"reading the inputs of device {device_id}") as connection:
+            return list(decisions.device_inputs(connection, share, device_id, devices))
+
+    def stored_decisions(self, share: int, device_id: str) -> DeviceDecisions:
+        """What was stored about a device."""
+        with self._link.use(f"reading the decisions about device {device_id}") as connection:
+            return decisions.stored_decisions(connection, share, device_id)
 
     # --- rules ----------------------------------------------------------------------------------
 
