@@ -166,10 +166,7 @@ def up(
 
     from telemetry.up import run_up  # noqa: PLC0415
 
-    def say(line: str) -> None:
-        err.print(line, highlight=False, markup=False, soft_wrap=True)
-
-    raise typer.Exit(run_up(settings, say))
+    raise typer.Exit(run_up(settings, _say))
 
 
 @app.command()
@@ -385,6 +382,10 @@ def _is_users_error(error: Exception) -> bool:
     )
     loaded = ((sys.modules.get(module), name) for module, name in bases)
     return isinstance(error, tuple(getattr(module, name) for module, name in loaded if module is not None))
+
+
+def _say(line: str) -> None:
+    err.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _log_to_stderr(level: str) -> None:

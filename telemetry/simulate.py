@@ -58,7 +58,7 @@ def run_simulation(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     if until_input_ends:
-        threading.Thread(target=lambda: (sys.stdin.buffer.read(), stop.set()), daemon=True).start()
+        threading.Thread(target=_stop_at_end_of_input, args=[stop], daemon=True).start()
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -95,3 +95,8 @@ def run_simulation(
             progress=show,
             stop=stop,
         )
+
+
+def _stop_at_end_of_input(stop: threading.Event) -> None:
+    sys.stdin.buffer.read()
+    stop.set()

@@ -433,6 +433,17 @@ def test_5_4_a_warning_comes_before_the_line():
     assert [bench.rules.rule_ids[r["rule"]] for r in bench.rows] == ["r.warning", "r"]
 
 
+def test_5_5_order_and_cuts_of_batches_change_nothing():
+    one = Bench(AWAY)
+    for minute, east_m in enumerate((300, 345, 350, 400, 300, 200)):
+        one.at(minute, east_m, 300)
+    assert one.rows
+    other = Bench(AWAY)
+    pings = [other.ping(minute, east_m, 300) for minute, east_m in enumerate((300, 345, 350, 400, 300, 200))]
+    other.take(other.engine.check(Pings.concat(pings[::-1])))
+    assert other.rows == one.rows
+
+
 def test_5_6_a_late_ping_is_reported_and_not_judged():
     bench = Bench(AWAY)
     bench.at(0, -300)

@@ -42,7 +42,7 @@ def test_it_says_its_version():
     [
         (["up", "--http", "0.0.0.0:80"], {}, "--http: 0.0.0.0 can be reached from other machines"),
         (["up"], {"RINGFENCE_LOG_LEVEL": "loud"}, "loud: there are debug, info, warning and error"),
-        (["check", "--rules", "/nowhere", "/nowhere/pings.csv"], {}, "/nowhere"),
+        (["alerts", "tail", "--url", "http://127.0.0.1:1"], {}, "start `ringfence up`"),
     ],
 )
 def test_a_users_error_is_a_line_and_status_2(arguments, environment, words):
