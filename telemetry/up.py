@@ -179,7 +179,8 @@ class Up:
         self._stack.callback(self._notifier.stop, STOP_NOTIFIER_S)
 
     def _start_housekeeper(self, database_url: str) -> None:
-        store = Store.open(database_url, retention=Retention(pings=self.settings.keep_pings_days or None))
+        retention = Retention.of_pings(self.settings.keep_pings_days or None)
+        store = Store.open(database_url, retention=retention)
         self._stack.callback(store.close)
         housekeeper = Housekeeper(store)
         housekeeper.start()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from telemetry.store.partitions import AHEAD_DAYS, DAILY, DAY_US
 from telemetry.store.rows import time_us_of
@@ -36,6 +36,11 @@ class Retention:
     violations: int | None = None
     quarantine: int | None = 30
     outbox: int | None = 30
+
+    @classmethod
+    def of_pings(cls, days: int | None) -> Self:
+        """Pings for so long, and as long the batches, without which nobody knows in what order they were decided."""
+        return cls(pings=days, batches=days)
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -349,3 +349,9 @@ def test_days_that_are_over_get_the_index_by_place_once(store, make, query):
 def test_a_retention_of_nothing_is_refused(days):
     with pytest.raises(ValueError, match="give at least 1, or None"):
         Retention(pings=days)
+
+
+@pytest.mark.parametrize("days", [None, 400])
+def test_the_order_of_decisions_stays_as_long_as_the_pings(days):
+    retention = Retention.of_pings(days)
+    assert (retention.pings, retention.batches) == (days, days)
