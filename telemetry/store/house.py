@@ -39,7 +39,7 @@ class Retention:
 
     @classmethod
     def of_pings(cls, days: int | None) -> Self:
-        """Pings for so long, and as long the batches, without which nobody knows in what order they were decided."""
+        """Pings for so long, and as long the batches, which tell in what order they were decided."""
         return cls(pings=days, batches=days)
 
     def __post_init__(self) -> None:
