@@ -81,3 +81,11 @@ def test_every_sentence_of_the_specification_has_a_worked_case():
     assert {"7", "8"} == chapters
     assert {sentence for sentence in said - shown if sentence[0] not in chapters} == set()
     assert shown <= said
+
+
+def test_every_problem_of_the_api_is_documented():
+    text = (ROOT / "docs" / "api.md").read_text("utf-8")
+    source = "".join(path.read_text("utf-8") for path in ROOT.glob("telemetry/api/*.py"))
+    kinds = set(re.findall(r"Problem\(\s*\d{3},\s*\"([\w-]+)\"", source)) | {"bad-request"}
+    assert len(kinds) > 10
+    assert [kind for kind in sorted(kinds) if f"`{kind}`" not in text] == []
