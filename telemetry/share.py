@@ -97,6 +97,7 @@ class Share:
         self._session = session
         self._stopping = threading.Event()
         self._new_rules: RulesVersion | None = None
+        self._unstored: Tick | None = None  # the last one, when it brought nothing: known to the engine alone
         self._set_aside_count = 0
 
     # --- restoring ------------------------------------------------------------------------------
@@ -110,6 +111,7 @@ class Share:
     def _restore(self, lease: Lease, rules: RulesVersion) -> None:
         self.epoch = lease.epoch
         self.last_batch = self._snapshot_batch = lease.snapshot_batch
+        self._unstored = None
         if lease.snapshot is None:
             self.devices = Devices()
             later = self._store.replay(self.number, 0, self.devices)
@@ -235,6 +237,7 @@ class Share:
                 if now_s >= next_snapshot_s:
                     next_snapshot_s = now_s + self._settings.snapshot_s
                     self._save_snapshot()
+            self._store_passed_time()
             self._save_snapshot()
         except Stopping:
             log.warning("stopped while the database was away; the broker keeps what was not committed")
@@ -258,6 +261,16 @@ class Share:
         """
         self._patiently(lambda: self._store.commit(batch))
         self.last_batch = batch.number
+        self._unstored = None
+
+    def let_pass(self, tick: Tick | None) -> None:
+        """Take note of time that passed and brought nothing: the next one with these ears makes it void."""
+        self._unstored = tick
+
+    def _store_passed_time(self) -> None:
+        """Store how far time had come, where what follows depends on it."""
+        if self._unstored is not None:
+            self._commit_alone(nothing_admitted(self.devices), self._unstored)
 
     def _look_at_database(self) -> None:
         """Notice, also while nothing comes in, that the database is away or another has taken this share."""
@@ -329,6 +342,8 @@ class Share:
         brought back to the last commit.
         """
         try:
+            if work.messages is not None or work.new_rules is not None or self._was_deaf(work.tick):
+                self._store_passed_time()
             run(self, work)
         except (Stopping, StoreError):
             raise
@@ -353,6 +368,14 @@ class Share:
             if work.tick is not None:
                 self._take(Work(None, work.tick))
 
+    def _was_deaf(self, tick: Tick | None) -> bool:
+        """Whether between the last tick, which is not stored, and this one the connection was made anew."""
+        return (
+            tick is not None
+            and self._unstored is not None
+            and tick.listening_since_us != self._unstored.listening_since_us
+        )
+
     def _restore_after_failure(self) -> None:
         rules = RulesVersion(self.rules_version, self.ruleset, NO_TIME)
         self._patiently(lambda: self._restore(self._store.take_share(self.number), rules))
@@ -371,15 +394,19 @@ class Share:
             payload=messages.payload(0),
             received_time_us=int(messages.received_time_us[0]),
         )
+        self._commit_alone(replace(nothing_admitted(self.devices), rejects=[reject]), None)
+
+    def _commit_alone(self, admitted: Admitted, tick: Tick | None) -> None:
+        """A batch in which nothing is decided."""
         self.commit(
             Batch(
                 share=self.number,
                 epoch=self.epoch,
                 number=self.last_batch + 1,
                 rules_version=self.rules_version,
-                admitted=replace(nothing_admitted(self.devices), rejects=[reject]),
+                admitted=admitted,
                 decided=[],
-                tick=None,
+                tick=tick,
                 alerts=[],
                 outgoing=[],
             )

@@ -11,10 +11,12 @@ import psycopg
 import pytest
 
 from geofence import Engine, Ruleset
+from telemetry.columns import Tick
 from telemetry.config import Settings
 from telemetry.metrics import Metrics
 from telemetry.mqtt.session import Session
 from telemetry.mqtt.topics import Topics
+from telemetry.pipeline import Work
 from telemetry.share import RulesVersion, Share
 from telemetry.store import Store
 from telemetry.up import subscriptions
@@ -54,8 +56,8 @@ def ruleset(tmp_path) -> Ruleset:
 def station(nats_url, embedded_database_url, ruleset):
     stations: list[Station] = []
 
-    def start(**settings: object) -> Station:
-        stations.append(Station(nats_url, embedded_database_url, ruleset, **settings))
+    def start(rules: Ruleset = ruleset, **settings: object) -> Station:
+        stations.append(Station(nats_url, embedded_database_url, rules, **settings))
         return stations[-1]
 
     yield start
@@ -138,6 +140,54 @@ def test_late_pings_are_judged_again_and_again_the_same_after_a_restart(
     forget_snapshots(database)
     first.session.close(5)
     assert state_of(station(snapshot_s=3600, tick_s=3600).share) == state_of(first.share)
+
+
+SILENCE = """
+[[rules]]
+id = "silence"
+subjects = ["all"]
+require = "contact"
+within = "10 min"
+"""
+
+
+def test_time_that_passed_in_silence_is_the_same_after_a_restart(
+    station, device, database, eventually, tmp_path
+):
+    """A tick that brings nothing is not stored at once, yet it begins the time in which nobody listened."""
+    directory = write_circle_rules(tmp_path / "silence")
+    (directory / "rules.toml").write_text(SILENCE)
+    silence = Ruleset.load(directory)
+    first = station(silence, snapshot_s=3600, tick_s=3600)
+    began = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
+    ping(device, "a17", 0, began)
+    eventually(lambda: database.count("pings") == 1, 20)
+    first.share._stopping.set()
+    first.thread.join(20)
+
+    def tick(share: Share, minute: float, since_minute: float) -> None:
+        now_us, since_us = (
+            round((began + timedelta(minutes=m)).timestamp() * 1e6) for m in (minute, since_minute)
+        )
+        share._take(Work(None, Tick(now_us, since_us)))
+
+    for minute in (1, 5, 9):
+        tick(first.share, minute, -1)
+    for minute in (11.5, 11.6):  # from 9 to 11 there was no connection, which accuses nobody
+        tick(first.share, minute, 11)
+    first.share._store_passed_time()  # as at a clean stop
+    forget_snapshots(database)
+    first.session.close(5)
+    second = station(silence, snapshot_s=3600, tick_s=3600)
+    assert second.share.engine.deaf.tolist() == first.share.engine.deaf.tolist()
+    assert second.share.watermark_us == first.share.watermark_us
+    second.share._stopping.set()
+    second.thread.join(20)
+    for minute in (11.9, 12.1):
+        tick(second.share, minute, 11)
+    assert database.rows("SELECT confirmed_time FROM current_violations") == [
+        (began + timedelta(minutes=12),)
+    ]
 
 
 def test_a_message_that_meets_a_bug_is_set_aside_alone(station, device, database, eventually, monkeypatch):
