@@ -40,7 +40,7 @@ MqttUrl = Annotated[
     str | None,
     typer.Option(
         metavar="URL",
-        help="MQTT broker, as mqtt://user:password@host:1883. Left out: one of its own.",
+        help="MQTT broker, as mqtt://user:password@host:1883. Left out: the embedded one.",
         show_default=False,
     ),
 ]
@@ -48,7 +48,7 @@ DatabaseUrl = Annotated[
     str | None,
     typer.Option(
         metavar="URL",
-        help="PostgreSQL or TimescaleDB, as postgresql://user:password@host/name. Left out: one of its own.",
+        help="PostgreSQL or TimescaleDB, as postgresql://user:password@host/name. Left out: the embedded one.",
         show_default=False,
     ),
 ]
@@ -115,7 +115,7 @@ def up(
         int | None, typer.Option(metavar="N", min=0, help="Same seed, same fleet.", show_default="1")
     ] = None,
     mqtt_port: Annotated[
-        int | None, typer.Option(metavar="PORT", help="Port of its own broker. Left out: a free one.")
+        int | None, typer.Option(metavar="PORT", help="Port of the embedded broker. Left out: a free one.")
     ] = None,
     mqtt_ca: Annotated[
         Path | None,
@@ -302,7 +302,7 @@ def doctor(
 
 @app.command()
 def replay(
-    device: Annotated[str, typer.Argument(help="Id of the device.")],
+    device: Annotated[str, typer.Argument(metavar="DEVICE", help="Id of the device.")],
     begin: Annotated[str, typer.Argument(metavar="FROM", help="RFC 3339 time, as 2026-11-24T08:00:00Z.")],
     end: Annotated[str, typer.Argument(metavar="TO", help="RFC 3339 time.")],
     database_url: DatabaseUrl = None,
@@ -314,6 +314,7 @@ def replay(
 
     Ends with status 1 and the rows when they differ.
     """
+    from telemetry import warm  # noqa: PLC0415
     from telemetry.replay import read_times, replay_device  # noqa: PLC0415
     from telemetry.services.state import read_state  # noqa: PLC0415
     from telemetry.store import Store  # noqa: PLC0415
@@ -326,6 +327,7 @@ def replay(
             f"no `ringfence up` runs on {settings.data_dir}; start it, or name a database with --database-url"
         )
     times = read_times(begin, end)
+    warm.ensure(_say)
     with contextlib.closing(Store.open(url)) as store:
         result = replay_device(store, settings.share, device, *times)
     if as_json:

@@ -19,7 +19,9 @@ def ringfence(*arguments, **environment):
     )
 
 
-@pytest.mark.parametrize("command", ["", "up", "check", "simulate", "doctor", "alerts", "alerts tail"])
+@pytest.mark.parametrize(
+    "command", ["", "up", "check", "simulate", "replay", "doctor", "alerts", "alerts tail"]
+)
 def test_help_fits_80_columns_and_cuts_nothing(command):
     shown = ringfence(*command.split(), "--help")
     assert shown.returncode == 0, shown.stderr
