@@ -48,7 +48,7 @@ DatabaseUrl = Annotated[
     str | None,
     typer.Option(
         metavar="URL",
-        help="PostgreSQL or TimescaleDB, as postgresql://user:password@host/name. Left out: the embedded one.",
+        help="PostgreSQL or TimescaleDB: postgresql://user:password@host/name. Left out: the embedded one.",
         show_default=False,
     ),
 ]
