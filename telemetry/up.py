@@ -68,10 +68,13 @@ def run_up(settings: Settings, say: Callable[[str], None]) -> int:
     }
     previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
-        with Up(settings, say) as up:
+        with Up(settings, say, stop.is_set) as up:
             if not stop.is_set():
                 up.serve(stop, reload)
             say("stopping: taking what was received, committing, acknowledging")
+    except warm.Interrupted:
+        say("stopped while starting")
+        return 0
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -82,10 +85,13 @@ def run_up(settings: Settings, say: Callable[[str], None]) -> int:
 class Up:
     """All parts of a running engine on one machine. A context manager: entering starts, leaving stops."""
 
-    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, settings: Settings, say: Callable[[str], None], stopping: Callable[[], bool] = lambda: False
+    ) -> None:
         self.settings = settings
         self.failure: str | None = None
         self._say = say
+        self._stopping = stopping
         self._stack = ExitStack()
         self._began_s = time.monotonic()
         self._servers: dict[str, EmbeddedPostgres | EmbeddedBroker] = {}
@@ -107,7 +113,7 @@ class Up:
         settings, say, stack = self.settings, self._say, self._stack
         stack.enter_context(DataDirLock(settings.data_dir))
         listener = stack.enter_context(_listen(settings))
-        warm.load_engine(say)
+        warm.load_engine(say, self._stopping)
         database_url = settings.database_url or self._start_postgres()
         mqtt_url = settings.mqtt_url or self._start_broker()
         self._database_url = database_url
@@ -348,7 +354,7 @@ def _listen(settings: Settings) -> socket.socket:
     except OSError as error:
         listener.close()
         raise SettingsError(
-            f"{settings.http}: {error.strerror}; give another address with --http (port 0: any free one)"
+            f"{settings.http}: {error.strerror}; give another with --http or RINGFENCE_HTTP (port 0: any free one)"
         ) from error
     listener.listen(128)
     return listener
