@@ -354,7 +354,7 @@ def _listen(settings: Settings) -> socket.socket:
     except OSError as error:
         listener.close()
         raise SettingsError(
-            f"{settings.http}: {error.strerror}; give another with --http or RINGFENCE_HTTP (port 0: any free one)"
+            f"{settings.http}: {error.strerror}; give another with --http or RINGFENCE_HTTP (port 0: any)"
         ) from error
     listener.listen(128)
     return listener
