@@ -18,12 +18,20 @@ from collections import deque
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["ENGINE_MODULES", "KERNEL_MODULES", "compile_all", "ensure", "is_warm", "load_engine"]
+__all__ = [
+    "ENGINE_MODULES",
+    "KERNEL_MODULES",
+    "Interrupted",
+    "compile_all",
+    "ensure",
+    "is_warm",
+    "load_engine",
+]
 
 # Each has a function warm() that calls its kernels with tiny inputs of the types of run time. Longest first.
 ENGINE_MODULES: Final = (
@@ -37,7 +45,17 @@ ENGINE_MODULES: Final = (
 KERNEL_MODULES: Final = (*ENGINE_MODULES, "firmware_sim.warm")
 PACKAGES: Final = ("geofence", "telemetry", "firmware_sim")
 STAMP: Final = "kernels.digest"
+BEGUN: Final = " begun"  # after the digest in the stamp: old code is dropped, new code not complete
 SIGN_OF_LIFE_S: Final = 15.0
+POLL_S: Final = 0.02
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error: who waited for the kernels was told to stop
+    """The compilation was given up before its end; what it has done is kept."""
+
+
+def _never() -> bool:
+    return False
 
 
 def compile_all(say: Callable[[str], None]) -> None:
@@ -45,22 +63,44 @@ def compile_all(say: Callable[[str], None]) -> None:
 
     Of several that come at once, the first compiles and the others wait for it.
     """
-    with _alone(say):
-        _compile(say)
+    with _alone(say, _never):
+        _compile(say, _never)
 
 
-def _compile(say: Callable[[str], None]) -> None:
+def _compile(say: Callable[[str], None], stopping: Callable[[], bool]) -> None:
     digest, sources = _sources()
-    if _stamp().is_file() and not is_warm():
+    if _stamp().is_file() and _stamp().read_text() not in {digest, digest + BEGUN}:
         dropped = sum(_drop(source) for source in sources)
         say(f"kernels have changed: {dropped} cached files dropped")
+    with contextlib.suppress(OSError):  # told at the end
+        _stamp().parent.mkdir(exist_ok=True)
+        _stamp().write_text(digest + BEGUN)
+    running = dict[str, subprocess.Popen[bytes]]()
+    try:
+        _compile_modules(say, stopping, running)
+    finally:
+        for process in running.values():
+            process.terminate()
+            process.wait()
+    try:
+        _stamp().write_text(digest)
+    except OSError as error:
+        say(f"{_stamp()} can't be written ({error.strerror}); every start will say that it compiles")
+
+
+def _compile_modules(
+    say: Callable[[str], None], stopping: Callable[[], bool], running: dict[str, subprocess.Popen[bytes]]
+) -> None:
     began_s = said_s = time.monotonic()
-    waiting, running = deque(KERNEL_MODULES), dict[str, subprocess.Popen[bytes]]()
+    waiting = deque(KERNEL_MODULES)
     while waiting or running:
+        if stopping():
+            raise Interrupted
         while waiting and len(running) < (os.cpu_count() or 1):
             name = waiting.popleft()
             code = f"import {name} as module; module.warm()"
-            running[name] = subprocess.Popen([sys.executable, "-c", code])  # noqa: S603 - our own modules
+            # a session of its own: Ctrl-C is for us, who end it
+            running[name] = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)  # noqa: S603 - our own modules
         for name, process in list(running.items()):
             if process.poll() is None:
                 continue
@@ -73,29 +113,27 @@ def _compile(say: Callable[[str], None]) -> None:
         if time.monotonic() - said_s > SIGN_OF_LIFE_S:
             said_s = time.monotonic()
             say(f"  still at {', '.join(running)} ({said_s - began_s:.0f} s)")
-        time.sleep(0.02)
-    try:
-        _stamp().parent.mkdir(exist_ok=True)
-        _stamp().write_text(digest)
-    except OSError as error:
-        say(f"{_stamp()} can't be written ({error.strerror}); every start will say that it compiles")
+        time.sleep(POLL_S)
 
 
-def load_engine(say: Callable[[str], None]) -> None:
-    """Have the engine's kernels in this process, so that its first batch is not slower than the others."""
-    ensure(say)
+def load_engine(say: Callable[[str], None], stopping: Callable[[], bool] = _never) -> None:
+    """Have the engine's kernels in this process, so that its first batch is not slower than the others.
+
+    Raises Interrupted when ``stopping`` says so meanwhile.
+    """
+    ensure(say, stopping)
     for name in ENGINE_MODULES:
         import_module(name).warm()
 
 
-def ensure(say: Callable[[str], None]) -> None:
+def ensure(say: Callable[[str], None], stopping: Callable[[], bool] = _never) -> None:
     """Compile, and say so, unless it is done: else a first use would be silent for a minute."""
     if is_warm():
         return
     say("compiling the kernels: a minute or two, once (make setup does it ahead of time)")
-    with _alone(say):
+    with _alone(say, stopping):
         if not is_warm():  # another process has done it while we waited
-            _compile(say)
+            _compile(say, stopping)
 
 
 def is_warm() -> bool:
@@ -107,7 +145,7 @@ def is_warm() -> bool:
 
 
 @contextlib.contextmanager
-def _alone(say: Callable[[str], None]) -> Iterator[None]:
+def _alone(say: Callable[[str], None], stopping: Callable[[], bool]) -> Iterator[None]:
     """Hold the compiler's lock; where it can't be written nobody else keeps machine code either."""
     lock = _stamp().with_suffix(".lock")
     try:
@@ -117,12 +155,21 @@ def _alone(say: Callable[[str], None]) -> Iterator[None]:
         yield
         return
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(file):
             say("another process compiles them now; waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
+            while not _locked(file):
+                if stopping():
+                    raise Interrupted
+                time.sleep(POLL_S)
         yield
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _stamp() -> Path:

@@ -34,7 +34,7 @@ def test_a_long_compilation_shows_that_it_lives(tmp_path, monkeypatch):
 def test_who_comes_while_another_compiles_waits_and_compiles_nothing(tmp_path, monkeypatch):
     stamp = tmp_path / "stamp"
     monkeypatch.setattr(warm, "_stamp", lambda: stamp)
-    monkeypatch.setattr(warm, "_compile", lambda _: pytest.fail("compiled twice"))
+    monkeypatch.setattr(warm, "_compile", lambda *_: pytest.fail("compiled twice"))
     other = stamp.with_suffix(".lock").open("w")
     fcntl.flock(other, fcntl.LOCK_EX)
     said = []
@@ -48,3 +48,30 @@ def test_who_comes_while_another_compiles_waits_and_compiles_nothing(tmp_path, m
     warm.ensure(say)
     assert said[0].startswith("compiling the kernels")
     assert len(said) == 2
+
+
+def test_a_compilation_that_is_stopped_ends_soon_and_the_next_goes_on_from_there(tmp_path, monkeypatch):
+    stamp = tmp_path / "stamp"
+    stamp.write_text("of another time")
+    monkeypatch.setattr(warm, "_stamp", lambda: stamp)
+    monkeypatch.setattr(warm, "KERNEL_MODULES", ("telemetry._kernels.window",))
+    dropped = []
+    monkeypatch.setattr(warm, "_drop", lambda source: dropped.append(source) or 1)
+    asked = iter([False, False, True])
+    with pytest.raises(warm.Interrupted):
+        warm.ensure(lambda _: None, lambda: next(asked))
+    assert dropped
+    assert not warm.is_warm()
+    dropped.clear()
+    warm.compile_all(lambda _: None)
+    assert not dropped
+    assert warm.is_warm()
+
+
+def test_who_waits_for_another_that_compiles_can_be_stopped(tmp_path, monkeypatch):
+    stamp = tmp_path / "stamp"
+    monkeypatch.setattr(warm, "_stamp", lambda: stamp)
+    with stamp.with_suffix(".lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(warm.Interrupted):
+            warm.ensure(lambda _: None, lambda: True)
