@@ -227,6 +227,9 @@ class Database:
     def rows(self, query: str, *parameters: object) -> list[tuple]:
         return self._connection.execute(query, parameters or None).fetchall()
 
+    def execute(self, statement: str) -> None:
+        self._connection.execute(statement)
+
     def count(self, table: str) -> int:
         """Rows of a table; 0 while it does not exist yet."""
         if self.rows("SELECT to_regclass(%s) IS NULL", table)[0][0]:

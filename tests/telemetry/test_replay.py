@@ -45,9 +45,9 @@ def test_a_replay_gives_what_was_stored_and_shows_what_was_changed(lived, store,
         assert result.pings == pings
         assert result.decisions >= 12, "violations opened and closed, and transitions"
 
-    database.rows("ALTER TABLE violations DISABLE TRIGGER USER; SELECT 1")
-    database.rows(
-        "UPDATE violations SET depth_mm = depth_mm - 1000 WHERE device_id = 'b2' AND revision = 0 RETURNING 1"
+    database.execute("ALTER TABLE violations DISABLE TRIGGER USER")
+    database.execute(
+        "UPDATE violations SET depth_mm = depth_mm - 1000 WHERE device_id = 'b2' AND revision = 0"
     )
     tampered = replay_device(store, 0, "b2", lived - LONG, lived)
     assert {(d.side, d.table) for d in tampered.differences} == {
