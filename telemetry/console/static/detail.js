@@ -18,6 +18,7 @@ export class Detail {
     this.on = on;
     this.root = $("detail");
     this.key = null;
+    setInterval(() => this.#tick(), 5000);
   }
 
   get open() {
@@ -84,6 +85,11 @@ export class Detail {
   problem(error) {
     const place = this.root.querySelector(".problem");
     if (place) place.textContent = sentences(error.message, error.remedy);
+  }
+
+  /** A server that is away sends nothing to draw anew, and just then ages matter. */
+  #tick() {
+    for (const element of this.root.querySelectorAll("[data-since]")) element.textContent = age(element.dataset.since);
   }
 
   #show(key, ...children) {
@@ -165,7 +171,9 @@ function facts(pairs) {
   return h("dl", {}, shown.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value instanceof Node ? value : String(value))]));
 }
 
-const stamp = (time) => h("time", { datetime: time, title: moment(time) }, `${shortMoment(time)} (${age(time)})`);
+const since = (time) => h("span", { dataset: { since: time } }, age(time));
+
+const stamp = (time) => h("time", { datetime: time, title: moment(time) }, `${shortMoment(time)} (`, since(time), ")");
 
 function depth(violation) {
   if (!violation?.zone_id) return null;
@@ -176,7 +184,7 @@ function depth(violation) {
 function log(steps) {
   return h("section", { "aria-label": "History" }, h("h3", {}, "History"),
     h("ol.log", {}, steps.toReversed().map((step) =>
-      h("li", {}, h("time", { datetime: step.time, title: moment(step.time) }, age(step.time)),
+      h("li", {}, h("time", { datetime: step.time, title: moment(step.time) }, since(step.time)),
         h("span", {}, h("b", {}, words(step.change)), step.who ? ` by ${step.who}` : "",
           step.note ? h("q", {}, step.note) : null)))));
 }

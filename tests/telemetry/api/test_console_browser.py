@@ -108,6 +108,8 @@ def test_keys_walk_and_acknowledge(town, town_api, page):
     page.wait("!!document.querySelector('#detail .log')")
     page.key("a")
     page.wait("document.querySelector('#detail .badge').textContent.includes('acknowledged')")
+    page.run("globalThis.clock = Date.now; Date.now = () => clock() + 3 * 86_400_000")
+    page.wait("/[3-9] d/.test(document.querySelector('#detail .log').innerText)", 8)  # nothing came, time went on
     page.key("Escape")
     page.wait("document.querySelector('#detail').hidden")
     assert page.errors == []
@@ -188,6 +190,14 @@ def test_a_phone_sees_the_map_above_the_alerts_and_nothing_runs_over(filled, chr
         assert 0 <= box["left"] < box["right"] <= 390
         assert box["height"] >= 40  # a thumb's size
         page.close()
+
+
+def test_the_smallest_phone_shows_every_button_while_it_reconnects(town, chromium):
+    with serving(town.url) as url:
+        page = opened(chromium.page(width=320, height=640, phone=True), url)
+    page.wait("document.querySelector('#connection').innerText.includes('Reconnecting')")
+    assert page.run("document.querySelector('#help-open').getBoundingClientRect().right") <= 320
+    page.close()
 
 
 NAMELESS = """
