@@ -109,7 +109,8 @@ def test_keys_walk_and_acknowledge(town, town_api, page):
     page.key("a")
     page.wait("document.querySelector('#detail .badge').textContent.includes('acknowledged')")
     page.run("globalThis.clock = Date.now; Date.now = () => clock() + 3 * 86_400_000")
-    page.wait("/[3-9] d/.test(document.querySelector('#detail .log').innerText)", 8)  # nothing came, time went on
+    # nothing came, and time went on
+    page.wait("/[3-9] d/.test(document.querySelector('#detail .log').innerText)", 8)
     page.key("Escape")
     page.wait("document.querySelector('#detail').hidden")
     assert page.errors == []
