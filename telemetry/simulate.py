@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
 import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -98,5 +98,6 @@ def run_simulation(
 
 
 def _stop_at_end_of_input(stop: threading.Event) -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 4096):  # not sys.stdin: its lock, held by this thread at exit, aborts the interpreter
+        pass
     stop.set()
