@@ -48,6 +48,7 @@ bench: $(BENCH_STAMP) ## measure against the peers; writes benchmarks/results (a
 	@$(BIN)/python -m benchmarks.engine --devices 20000 --batch 20000
 	@$(BIN)/python -m benchmarks.ingest
 	@$(BIN)/python -m benchmarks.store
+	@$(BIN)/python -m benchmarks.end_to_end
 	@$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only
 
 lock: ## pin the newest versions again (needs uv)
