@@ -7,6 +7,7 @@ for which a message is, and what is decided here is what would have been decided
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -169,6 +170,8 @@ def _read(path: Path, devices: Devices) -> tuple[Decoded, list[str]]:
     if refused > len(notes):
         notes.append(f"{refused - len(notes)} more rows were refused")
     whole = Pings.concat(pings)
+    if refused and not len(whole):
+        raise PingFileError(f"{path}: not one of {refused} rows can be read as a ping; the first: {notes[0]}")
     return Decoded(whole, np.arange(len(whole), dtype=np.int32), np.concatenate(marks)), notes
 
 
@@ -216,6 +219,9 @@ def _check_names(path: Path, names: list[str]) -> None:
             f"{path}: there is no column {' and no column '.join(missing)} among {', '.join(names)}; "
             f"name the columns as JSON v1 does: {', '.join(sorted(_COLUMNS))}"
         )
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise PingFileError(f"{path}: there are two columns called {twice[0]}; drop one")
     unknown = [name for name in names if name not in _COLUMNS | _OURS]
     if unknown:
         raise PingFileError(
@@ -257,6 +263,8 @@ def _as_json_v1(row: dict[str, Any]) -> dict[str, Any]:
                 value = _number(value)  # noqa: PLW2901
             elif name == "status":
                 value = value.split()  # noqa: PLW2901
+        elif name in _NUMBERS:
+            value = _plain(value)  # noqa: PLW2901
         elif name == "time" and hasattr(value, "tzinfo") and value.tzinfo is None:
             value = value.isoformat()  # noqa: PLW2901 - without an offset: refused, and the note says why
         ping[name] = value
@@ -270,8 +278,15 @@ def _number(text: str) -> int | float | str:
             value = kind(text)
         except ValueError:
             continue
-        return value if np.isfinite(value) else text
+        return _plain(value) if np.isfinite(value) else text
     return text
+
+
+def _plain(value: Any) -> Any:
+    """A number as JSON has it; 3.0 as 3: where a column has gaps, many programs write whole numbers so."""
+    if isinstance(value, Decimal):
+        value = float(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _refusals(messages: Messages, rejects: list[Reject]) -> Iterator[tuple[int, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -164,3 +165,42 @@ def test_a_missing_file_and_missing_rules_say_so(rules, tmp_path):
         check_file(rules, tmp_path / "none.csv")
     with pytest.raises(RuleError, match=r"rules\.toml"):
         check_file(tmp_path, tmp_path / "none.csv")
+
+
+def test_a_file_without_one_good_row_is_refused_not_called_innocent(check):
+    rows = "".join(
+        f"a17,2026-11-24T08:{minute:02}:00,35.2271,-80.8431,5,,1,{minute}\n" for minute in range(9)
+    )
+    with pytest.raises(PingFileError, match=r"not one of 9 rows can be read.*row 1: bad_time"):
+        check(HEADER + rows)
+    assert check(HEADER).document(transitions=False) == {"violations": []}
+
+
+def test_a_column_twice_is_refused(check):
+    with pytest.raises(PingFileError, match="two columns called time"):
+        check("device_id,time,time\na17,2026-11-24T08:00:00Z,2026-11-24T09:00:00Z\n")
+
+
+def test_whole_numbers_count_however_a_program_wrote_them(check, rules, tmp_path):
+    """A column with gaps becomes one of floats in many programs."""
+    header = HEADER.strip() + ",battery_pct\n"
+    straight = check(header + INSIDE.format(minute=0).strip() + ",87\n")
+    as_floats = check(header + "a17,2026-11-24T08:00:00Z,35.2271,-80.8431,5,,1.0,0.0,87.0\n")
+    assert as_floats.notes == []
+    assert as_floats.document(transitions=True) == straight.document(transitions=True)
+    table = pa.table(
+        {
+            "device_id": ["a17", "a17"],
+            "time": ["2026-11-24T08:00:00Z", "2026-11-24T08:00:01Z"],
+            "lat": [Decimal("35.2271"), None],
+            "lon": [Decimal("-80.8431"), None],
+            "accuracy_m": [5, None],
+            "seq": [0.0, 1.0],
+            "boot": [1.0, 1.0],
+            "battery_pct": [87.0, float("nan")],
+        }
+    )
+    pq.write_table(table, tmp_path / "floats.parquet")
+    checked = check_file(rules, tmp_path / "floats.parquet")
+    assert checked.notes == []
+    assert checked.document(transitions=True) == straight.document(transitions=True)
