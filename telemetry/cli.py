@@ -200,7 +200,12 @@ def check(
     document = result.document(transitions=transitions)
     text = json.dumps(document, indent=2, ensure_ascii=False)
     if out_file is not None:
-        out_file.write_text(text + "\n")
+        try:
+            out_file.write_text(text + "\n")
+        except OSError as error:
+            raise SettingsError(
+                f"--out {out_file}: {error.strerror}; give a file that can be written"
+            ) from error
     if as_json:
         typer.echo(text)
     elif out_file is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, Final
@@ -188,6 +189,6 @@ def _is_loopback(host: str) -> bool:
 
 def _without_password(url: str) -> str:
     parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    return parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":***@")).geturl()
+    query = re.sub(r"(?<![^&])((?:ssl)?password)=[^&]*", r"\1=***", parts.query)  # libpq takes it there too
+    netloc = parts.netloc if parts.password is None else parts.netloc.replace(f":{parts.password}@", ":***@")
+    return parts._replace(netloc=netloc, query=query).geturl()

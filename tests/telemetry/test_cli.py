@@ -52,3 +52,14 @@ def test_a_users_error_is_a_line_and_status_2(arguments, environment, words):
     assert ended.returncode == 2
     assert words in ended.stderr
     assert ended.stderr.count("\n") == 1
+
+
+def test_an_output_that_cant_be_written_is_a_users_error(tmp_path):
+    (tmp_path / "zones").mkdir()
+    (tmp_path / "rules.toml").write_text('timezone = "UTC"\n')
+    (tmp_path / "pings.csv").write_text("device_id,time\na17,2026-11-24T08:00:00Z\n")
+    out = tmp_path / "missing" / "out.json"
+    ended = ringfence("check", "--rules", str(tmp_path), str(tmp_path / "pings.csv"), "--out", str(out))
+    assert ended.returncode == 2
+    assert f"--out {out}: No such file or directory" in ended.stderr
+    assert "Traceback" not in ended.stderr
