@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from geofence import Devices
     from telemetry.columns import Decoded
-    from telemetry.share import RulesVersion, Share
+    from telemetry.judging import RulesVersion
+    from telemetry.share import Share
 
 __all__ = ["STEPS", "Work", "nothing_admitted", "run"]
 

@@ -9,24 +9,25 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
-import numpy as np
 
 from geofence import NO_TIME, Decided, Devices, Engine, Pings, Ruleset
 from telemetry.admission import Admission
 from telemetry.alerts.tracker import AlertTracker
 from telemetry.columns import Admitted, Batch, Messages, Reject, Tick
+from telemetry.judging import RulesVersion, judge
 from telemetry.pipeline import Work, nothing_admitted, run
 from telemetry.store import StoreError, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from telemetry.config import Settings
@@ -50,15 +51,6 @@ RETRY_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # between tries to commit; the 
 
 class Stopping(Exception):  # noqa: N818 - not an error: it ends a wait
     """The share was asked to stop while the database was away; nothing of the batch was acknowledged."""
-
-
-@dataclass(frozen=True, slots=True)
-class RulesVersion:
-    """Rules as the store numbered them."""
-
-    version: int
-    ruleset: Ruleset
-    effective_us: int
 
 
 class _Snapshot(msgspec.Struct, array_like=True):
@@ -167,33 +159,16 @@ class Share:
 
         Gives the decisions, and for each admitted ping whether it came too late to be judged in order.
         """
-        decided: list[Decided] = []
+
+        def history(slot: int, newest_us: int) -> Pings:
+            return self._patiently(partial(self._history, batch, slot, newest_us))
+
+        decided, late = judge(self.engine, admitted, tick, new_rules, history)
         if new_rules is not None:
-            decided.append(self.engine.adopt(new_rules.ruleset, new_rules.effective_us))
             self._use(new_rules)
-        judged = admitted.pings.take(admitted.judged)
-        checked = self.engine.check(judged)
-        late = np.zeros(len(admitted.pings), np.bool_)
-        late[admitted.judged] = checked.late
-        decided.append(checked)
-        if checked.late.any():
-            decided.append(self.engine.rejudge(self._histories(batch, judged, checked.late)))
-        if admitted.check_ins:
-            decided.append(self.engine.check_in(admitted.check_ins))
         if tick is not None:
-            decided.append(self.engine.tick(tick.watermark_us, tick.listening_since_us))
             self.watermark_us = tick.watermark_us
         return decided, late
-
-    def _histories(self, batch: int, judged: Pings, late: NDArray[np.bool_]) -> Pings:
-        """All judged pings of the devices that sent late ones, up to this batch, within the horizon."""
-        slots = np.unique(judged.device[late])
-        now = judged.take(np.isin(judged.device, slots))
-        parts = [now]
-        for slot in slots.tolist():
-            newest_us = int(now.fix_time_us[now.device == slot].max())
-            parts.append(self._patiently(partial(self._history, batch, slot, newest_us)))
-        return Pings.concat(parts)
 
     def _history(self, batch: int, slot: int, newest_us: int) -> Pings:
         return self._store.history(
