@@ -128,7 +128,7 @@ def _sort_run(fix_time_us, boot, seq, order, scratch, begin, end):
 
 @njit(cache=True, nogil=True)
 def find_late(device, fix_time_us, boot, seq, devices, late):
-    """Which pings (sorted) are older than what their device's state has judged.
+    """Which pings (sorted) are not newer than what their device's state has judged.
 
     late : bool (n,)  written; ``late_us`` of the device remembers the oldest
     """
@@ -138,7 +138,8 @@ def find_late(device, fix_time_us, boot, seq, devices, late):
         t = fix_time_us[i]
         older = t < row.ping_us or t <= row.acted_us
         if t == row.ping_us and t > row.acted_us:
-            older = boot[i] < row.boot or (boot[i] == row.boot and seq[i] < row.seq)
+            # equal in all three (no seq, sent again): as late, so that the order of arrival decides nothing
+            older = boot[i] < row.boot or (boot[i] == row.boot and seq[i] <= row.seq)
         late[i] = older
         if older:
             n += 1

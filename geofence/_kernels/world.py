@@ -81,7 +81,7 @@ def _window_at(world, calendar, t):
 def window_of(world, duty, t):
     """The window of a duty that holds t, else the next one: (begin, end). FAR_FUTURE twice: none."""
     begin, end = _window_at(world, duty.calendar, t)
-    if begin >= duty.until_us:
+    if begin >= duty.until_us or t >= duty.until_us:
         return FAR_FUTURE, FAR_FUTURE
     return begin, min(end, duty.until_us)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -384,6 +384,36 @@ def test_5_1_a_rule_holds_in_its_windows_less_leaves():
     assert bench.story() == [(OPENED, 29, 29, None), (CLOSED, 29, 29, 30), (OPENED, 60, 60, None)]
 
 
+@pytest.mark.parametrize("require", ["inside", "outside", "strap_closed"])
+@pytest.mark.parametrize("when", [None, "20:00-06:00"])
+def test_5_1_the_end_of_an_enrollment_ends_what_is_open(require, when):
+    start_us = from_rfc3339("2026-11-25T02:00:00Z")
+    about = [] if require == "strap_closed" else ["victim" if require == "outside" else "home"]
+    device = {"id": "d0", "until": "2026-11-25T02:30:00Z"}
+    one = rule(require, *about, **({"when": when} if when else {}))
+    bench = Bench(one, devices=[device], start_us=start_us)
+    bench.at(0, 400, 300, status=STRAP)
+    bench.tick(29)
+    bench.tick(31)
+    bench.tick(3 * 24 * 60)
+    assert bench.story() == [(OPENED, 0, 0, None), (CLOSED, 0, 0, 30)]
+    assert not len(bench.engine.open_violations())
+
+
+def test_5_1_no_call_is_missed_after_the_end_of_an_enrollment():
+    phone = {"id": "d0", "kind": "phone", "until": "2026-11-25T18:30:00Z"}  # in a window
+    bench = Bench(rule("check_in", when="13:00-14:00"), devices=[phone])
+    bench.tick(0)
+    bench.tick(121)
+    assert bench.story() == [(OPENED, 120, 120, None)]
+    bench.take(bench.engine.check_in([Call(bench.start_us + 130 * MINUTE, "verified")]))
+    bench.tick(24 * 60)
+    said = len(bench.rows)
+    bench.tick(10 * 24 * 60)
+    assert len(bench.rows) - said <= 1  # the window that the end cut short
+    assert not [row for row in bench.rows if bench.minutes(row["opened_us"]) > 24 * 60 + 90]
+
+
 def test_5_2_a_curfew_opens_at_start_and_grace_without_a_ping():
     # 17:00Z is noon in New York: 20:00 is eight hours on
     bench = Bench(rule("inside", "home", when="20:00-06:00", grace="5 min"))
@@ -460,6 +490,26 @@ def test_5_6_equal_times_go_by_seq():
     assert decided.late.tolist() == [False]
     again = bench.engine.check(bench.sent[0])
     assert again.late.tolist() == [True]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_5_6_without_a_seq_the_order_of_arrival_decides_nothing(first):
+    bench = Bench(AWAY)
+    bench.at(0, -300)
+    both = [bench.ping(10, 400, 300), bench.ping(10, -300)]
+    for ping in both:
+        ping.seq[:] = -1
+    late = [bench.take(bench.engine.check(both[k])).late.tolist() for k in (first, 1 - first)]
+    assert late == [[False], [True]]
+    bench.take(bench.engine.rejudge(Pings.concat(bench.sent)))
+    whole = Engine(bench.rules)
+    pings = Pings.concat(bench.sent)
+    whole.devices.slot("d0")
+    expected = whole.check(replace(pings, devices=whole.devices))
+    standing = {int(row["violation_id"]): row for row in bench.rows}
+    assert {i for i, row in standing.items() if row["change"] != WITHDRAWN} == set(
+        expected.violations["violation_id"].tolist()
+    )
 
 
 def test_5_7_a_ping_at_the_deadline_comes_before_it():
