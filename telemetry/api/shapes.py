@@ -120,9 +120,11 @@ class Violation(BaseModel):
     confirmed_at: Time
     closed_at: Time | None = Field(description="null: it lasts")
     confidence: Share
-    depth_m: float = Field(description="the deepest point so far, past the line")
+    depth_m: float = Field(
+        description="the deepest point, past the line; of one that lasts, as its newest row said"
+    )
     depth_error_m: float | None
-    fixes: int = Field(description="pings that support it so far")
+    fixes: int = Field(description="pings that support it, in that row")
     supersedes: Id | None = Field(description="the violation that late pings replaced by this one")
     rules_version: int
 
