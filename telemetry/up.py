@@ -52,6 +52,7 @@ STOP_HOUSEKEEPER_S: Final = 0.5
 STOP_SESSION_S: Final = 1.0
 STOP_HTTP_S: Final = 2.0
 HEARTBEAT_S: Final = 10.0
+SICK_S: Final = 30.0  # no session with our own broker for so long; one waits up to 15 s between two tries
 
 
 def run_up(settings: Settings, say: Callable[[str], None]) -> int:
@@ -230,7 +231,8 @@ class Up:
     def _stop_share(self) -> None:
         self.share.stop()
         self._share_thread.join(STOP_SHARE_S)
-        self._share_session.publish([self._heartbeat.message("stopped")], STOP_SESSION_S)
+        if not self.share.taken_over:
+            self._share_session.publish([self._heartbeat.message("stopped")], STOP_SESSION_S)
 
     def _start_http(self, listener: socket.socket, database_url: str) -> None:
         app = create_app(
@@ -286,7 +288,7 @@ class Up:
 
     def serve(self, stop: threading.Event, reload: threading.Event) -> None:
         """Beat, reload rules when asked, until ``stop`` or until the share ends by itself."""
-        next_beat_s = time.monotonic()
+        next_beat_s = served_s = time.monotonic()
         while not stop.wait(0.2):
             if not self._share_thread.is_alive():
                 self.failure = self.share.failure or "the share ended"
@@ -294,7 +296,15 @@ class Up:
                 return
             for name, server in self._servers.items():
                 if server.pid is None:
-                    self._start_again(name, server)
+                    self._say(f"the embedded {name} ended by itself; starting it again")
+                    self._start_again(server.start)
+            broker = self._servers.get("broker")
+            if self._share_session.ready or not isinstance(broker, EmbeddedBroker):
+                served_s = time.monotonic()
+            elif time.monotonic() > served_s + SICK_S:
+                self._say(f"the embedded broker serves nobody (see {broker.log_path}); starting it again")
+                self._start_again(broker.restart)
+                served_s = time.monotonic()
             if reload.is_set():
                 reload.clear()
                 self._reload_rules()
@@ -302,11 +312,10 @@ class Up:
                 next_beat_s = time.monotonic() + HEARTBEAT_S
                 self._share_session.publish([self._heartbeat.of(self.share, self.metrics)], 1.0)
 
-    def _start_again(self, name: str, server: EmbeddedPostgres | EmbeddedBroker) -> None:
-        self._say(f"the embedded {name} ended by itself; starting it again")
+    def _start_again(self, start: Callable[[], object]) -> None:
         try:
-            server.start()
-        except ServiceError as error:
+            start()
+        except (ServiceError, OSError) as error:  # a full disk is an OSError
             self._say(f"error: {error}")
             time.sleep(1)  # and again at the next turn
 

@@ -121,6 +121,14 @@ class EmbeddedBroker:
         self._say(f"embedded broker listens on {HOST}:{self.port} ({time.monotonic() - began_s:.1f} s)")
         return self.url
 
+    def restart(self) -> None:
+        """End it and start it again under the same URL.
+
+        After a full disk its storage stays switched off, though there is room again (seen with 2.15).
+        """
+        self._end_child()
+        self.start()
+
     def stop(self) -> None:
         """End the broker; twice is fine. Stored messages and sessions stay for the next start."""
         self._is_known = False

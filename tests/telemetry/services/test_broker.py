@@ -218,6 +218,13 @@ def test_after_a_death_it_comes_back_at_the_same_port_or_not_at_all(broker: Embe
     assert broker.start() == url
 
 
+def test_restarted_it_is_another_process_at_the_same_address(broker: EmbeddedBroker) -> None:
+    url, pid = broker.url, broker.pid
+    broker.restart()
+    assert broker.url == url
+    assert broker.pid not in {None, pid}
+
+
 # --- who may and who may not ----------------------------------------------------------------------
 
 
