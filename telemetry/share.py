@@ -22,7 +22,7 @@ from telemetry.alerts.tracker import AlertTracker
 from telemetry.columns import Admitted, Batch, Messages, Reject, Tick
 from telemetry.judging import RulesVersion, judge
 from telemetry.pipeline import Work, nothing_admitted, run
-from telemetry.store import StoreError, StoreUnavailable
+from telemetry.store import StaleEpoch, StoreError, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,6 +83,7 @@ class Share:
         self.wake_notifier = wake_notifier
         self.problem: str | None = "the share is restoring its state"
         self.failure: str | None = None  # why it ended by itself
+        self.taken_over = False  # another engine has it now, and speaks for it
         self.watermark_us = NO_TIME
         self._settings = settings
         self._store = store
@@ -218,6 +219,7 @@ class Share:
             log.warning("stopped while the database was away; the broker keeps what was not committed")
         except StoreError as error:
             self.failure = f"this engine stops: {error}"
+            self.taken_over = isinstance(error, StaleEpoch)
             log.error(self.failure)  # noqa: TRY400 - the message says it all
         except Exception as error:
             self.failure = f"this engine stops: {error!r}; the log has the traceback"
