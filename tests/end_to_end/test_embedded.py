@@ -140,7 +140,9 @@ def test_a_killed_engine_takes_its_fleet_along(engines, state_root, eventually):
     fleet = programs_below(engine.process.pid, "simulate")
     engine.kill()
     eventually(lambda: not alive(fleet), 10)
-    assert engines("--simulate", "3", data_dir=state_root).stop() == 0
+    again = engines("--simulate", "3", data_dir=state_root)
+    assert again.stop() == 0
+    assert "Fatal" not in again.output
 
 
 def programs_below(pid: int, argument: str) -> set[int]:
