@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -89,7 +90,7 @@ class Share:
         self._store = store
         self._session = session
         self._stopping = threading.Event()
-        self._new_rules: RulesVersion | None = None
+        self._new_rules: deque[RulesVersion] = deque(maxlen=1)  # the latest that were asked for
         self._unstored: Tick | None = None  # the last one, when it brought nothing: known to the engine alone
         self._set_aside_count = 0
 
@@ -183,7 +184,7 @@ class Share:
 
     def adopt(self, rules: RulesVersion) -> None:
         """Have the next batch adopt these rules; safe from any thread."""
-        self._new_rules = rules
+        self._new_rules.append(rules)
 
     # --- looping --------------------------------------------------------------------------------
 
@@ -204,7 +205,7 @@ class Share:
                 if now_s >= next_tick_s:
                     next_tick_s = now_s + self._settings.tick_s
                     tick = self._tick()
-                new_rules, self._new_rules = self._new_rules, None
+                new_rules = self._new_rules.pop() if self._new_rules else None
                 if messages is not None or tick is not None or new_rules is not None:
                     self._take(Work(messages, tick, new_rules))
                 if now_s >= next_look_s:
@@ -330,6 +331,9 @@ class Share:
             self._restore_after_failure()
             messages = work.messages
             if messages is None:
+                if work.new_rules is not None and work.tick is not None:
+                    self._take(Work(None, new_rules=work.new_rules))
+                    self._take(Work(None, work.tick))
                 return
             if work.new_rules is not None:
                 self._take(Work(None, new_rules=work.new_rules))

@@ -214,6 +214,23 @@ def test_a_message_that_meets_a_bug_is_set_aside_alone(station, device, database
     assert database.rows("SELECT count(DISTINCT device_id) FROM pings WHERE device_id <> 'boom'") == [(10,)]
 
 
+def test_rules_are_not_lost_when_the_tick_beside_them_meets_a_bug(station, ruleset, tmp_path, monkeypatch):
+    one = station(snapshot_s=3600, tick_s=3600)
+    one.share._stopping.set()
+    one.thread.join(20)
+    directory = write_circle_rules(tmp_path / "wider", radius_m=500)
+    wider = Ruleset.load(directory)
+    version = one.store.save_ruleset(wider.document, wider.digest, 2)
+
+    def tick(*_):
+        raise ZeroDivisionError("a bug that time triggers")
+
+    monkeypatch.setattr(Engine, "tick", tick)
+    one.share._take(Work(None, Tick(10, 1), RulesVersion(version, wider, 2)))
+    assert one.share.rules_version == version
+    assert one.share.engine.ruleset.digest == wider.digest
+
+
 def test_while_the_database_is_away_nothing_is_acknowledged_and_nothing_is_lost(
     station, device, database, eventually, embedded_database_url
 ):
