@@ -141,6 +141,7 @@ def test_a_killed_engine_takes_its_fleet_along(engines, state_root, eventually):
     engine.kill()
     eventually(lambda: not alive(fleet), 10)
     again = engines("--simulate", "3", data_dir=state_root)
+    eventually(lambda: again.items("devices"), 60)  # its fleet runs
     assert again.stop() == 0
     assert "Fatal" not in again.output
 
