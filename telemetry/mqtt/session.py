@@ -444,7 +444,8 @@ class Session:
 
     def _drop(self, why: str) -> None:
         """End the connection from our side; the broker keeps what was not acknowledged."""
-        log.warning("%s: ending the connection: %s", self.address.shown, why)
+        if self._first.is_set():  # else the caller of start is told
+            log.warning("%s: ending the connection: %s", self.address.shown, why)
         self._refused = self._refused or MqttError(f"{self.address.shown}: {why}; reconnecting")
         self._client.disconnect()
         if self._client.socket() is not None and self._client.want_write():
