@@ -101,10 +101,3 @@ def _stop_at_end_of_input(stop: threading.Event) -> None:
     while os.read(0, 4096):  # not sys.stdin: its lock, held by this thread at exit, aborts the interpreter
         pass
     stop.set()
-
-
-def _wait_for_end_of_input(stop: threading.Event) -> None:
-    # not sys.stdin: a daemon thread that holds its lock makes Python abort at exit
-    while os.read(0, 1024):
-        pass
-    stop.set()
