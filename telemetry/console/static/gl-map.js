@@ -238,7 +238,10 @@ class GlMap {
     if (!box) return;
     const padding = { top: 50, right: 50, bottom: 50, left: 50 };
     for (const side of Object.keys(room)) padding[side] += room[side];
-    this.map.fitBounds(box, { padding, maxZoom, animate: !this.reducedMotion, duration: 900 });
+    // The first look is there at once: a flight from nowhere tells nothing.
+    const animate = this.looked && !this.reducedMotion;
+    this.looked = true;
+    this.map.fitBounds(box, { padding, maxZoom, animate, duration: 900 });
   }
 
   resize() {

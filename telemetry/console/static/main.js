@@ -23,6 +23,7 @@ let zones = { type: "FeatureCollection", features: [] };
 let selection = null; // { kind: "alert" | "device", id, deviceId, zoneId, extra }
 let tab = "live";
 let trouble = null;
+let loaded = false; // zones and the whole fleet are there, not just what the stream has told so far
 let framed = false;
 
 const queue = new Queue((alertId) => selectAlert(alertId));
@@ -52,6 +53,7 @@ async function loadMap() {
     map.setZones(zones);
     model.mergePositions(positions);
     renderMap();
+    loaded = true;
     frameOnce();
   } catch (error) {
     setTrouble(error);
@@ -60,7 +62,7 @@ async function loadMap() {
 }
 
 function frameOnce() {
-  if (framed || !(model.devices.size || zones.features.length)) return;
+  if (framed || !loaded || !(model.devices.size || zones.features.length)) return;
   framed = true;
   showFleet();
 }
