@@ -169,7 +169,7 @@ def _carry_duty(change: _Change, slot: int, duty: Any, to: int) -> None:
     state, fresh = change.state, change.fresh
     target = fresh.duties[to]
     rule = int(target["rule"])
-    for name in ("since_us", "fixes", "wrong", "score", "due_us"):
+    for name in ("since_us", "told_us", "fixes", "wrong", "score", "due_us"):
         target[name] = duty[name]
     target["open"] = _carry_open(change, int(duty["open"]), rule)
     place = {int(fresh.pairs[p]["zone"]): p for p in range(int(target["first"]), int(target["stop"]))}

@@ -54,7 +54,7 @@ def _take(engine: Engine, slot: int, check_in: Any) -> None:
             continue
         if check_in.outcome == "verified":
             _verified(world, said, duty, t)
-        elif check_in.outcome == "failed" and duty["open"] == NONE:
+        elif check_in.outcome == "failed" and duty["open"] == NONE and duty["since_us"] < t:
             begin, _ = window_of(world, duty, t)
             if begin <= t:
                 duty["open"] = open_row(

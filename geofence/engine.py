@@ -432,25 +432,30 @@ class Engine:
         violations = said.out[:rows].copy()
         when = said.when[:rows].copy()
         transitions = said.moves[:moves].copy()
+        self._name(violations)
         if crosses and batch is not None:
             violations, when, transitions = self._add_crossings(
                 violations, when, transitions, said.crosses[:crosses], batch
             )
         said.count[:] = 0
-        self._name(violations)
         self.ledger.note(violations, when, transitions)
         return Decided(self.devices, self.ruleset, transitions, violations, late)
 
-    def _name(self, rows: NDArray[Any]) -> None:
+    def _name(self, rows: NDArray[Any], kind: str = "") -> None:
         """Give rows of violations their ids."""
         if len(rows):
             columns = (rows[name].tolist() for name in ("device", "rule", "zone", "opened_us"))
-            rows["violation_id"] = [self.violation_id(*values) for values in zip(*columns, strict=True)]
+            rows["violation_id"] = [
+                self.violation_id(*values, kind=kind) for values in zip(*columns, strict=True)
+            ]
 
-    def violation_id(self, device: int, rule: int, zone: int, opened_us: int) -> int:
-        """A positive number that follows from the ids of device, rule and zone, and the opening, alone."""
+    def violation_id(self, device: int, rule: int, zone: int, opened_us: int, *, kind: str = "") -> int:
+        """A positive number that follows from the ids of device, rule and zone, and the opening, alone.
+
+        A crossing has a kind of its own: the stretch of another violation may begin at its time.
+        """
         zone_id = self.ruleset.zones.ids[zone] if zone >= 0 else ""
-        text = f"{self.devices.ids[device]}\0{self.ruleset.rules[rule].id}\0{zone_id}\0{opened_us}"
+        text = f"{self.devices.ids[device]}\0{self.ruleset.rules[rule].id}\0{zone_id}\0{opened_us}{kind}"
         number = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
         return number or 1
 
@@ -505,6 +510,7 @@ class Engine:
             rows["depth_error_mm"] = -1
             rows["fixes"] = 2
             rows["change"] = OPENED
+            self._name(rows, "\0cross")
             ends = rows.copy()
             ends["change"], ends["revision"], ends["closed_us"] = CLOSED, 1, rows["opened_us"]
             violations = np.concatenate((violations, rows, ends))

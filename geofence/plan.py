@@ -167,7 +167,7 @@ class Plan:
                 part[name] = table[:, k]
             part["chain"] = part["open"] = NONE
             part["due_us"] = FAR_FUTURE
-            part["since_us"] = NO_TIME
+            part["since_us"] = part["told_us"] = NO_TIME
         if pairs:
             zones = np.array(pairs, np.int32)
             part = state.pairs[pair_at : pair_at + len(pairs)]
@@ -229,7 +229,7 @@ def _blank_pair() -> NDArray[Any]:
     row = np.zeros(1, PAIR)
     for name in ("next", "open", "stamp", "depth_error_mm", "last_mm"):
         row[name] = NONE
-    row["since_us"] = row["first_us"] = NO_TIME
+    row["since_us"] = row["first_us"] = row["told_us"] = NO_TIME
     row["peak"] = -CLIP
     return row
 

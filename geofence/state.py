@@ -51,6 +51,7 @@ PAIR: Final = np.dtype(
         ("depth_mm", "i4"),  # deepest point past the line in this stretch
         ("since_us", "i8"),  # first fix of the stretch that led to ``state``
         ("first_us", "i8"),  # first fix of the stretch that leads away from it; NO_TIME: there is none
+        ("told_us", "i8"),  # newest opening said of it; the next one is later
         ("depth_error_mm", "i4"),  # 68 % radius of that fix
         ("last_mm", "i4"),  # signed distance at the newest fix
         ("stamp", "i4"),  # which ping of the batch brought the zone into reach; scratch
@@ -71,6 +72,7 @@ DUTY: Final = np.dtype(
         ("due_us", "i8"),  # when time alone may change something
         ("until_us", "i8"),  # the enrollment ends
         ("since_us", "i8"),  # condition: bad since; check_in: last verified; zones: beacon last heard
+        ("told_us", "i8"),  # `inside` rule, condition: newest opening said; the next one is later
         ("fixes", "i4"),  # condition: bad pings in a row
         ("wrong", "u1"),  # condition: it is bad
         ("score", "u1"),  # plausible_movement: strikes

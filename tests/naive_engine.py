@@ -158,6 +158,7 @@ class Zone:
     depth: int = 0
     depth_error: int = -1
     last_mm: int = -1
+    told: int = NO_TIME
     open: dict | None = None
 
 
@@ -234,7 +235,7 @@ class NaiveDevice:
         if until_us is not None and pings:
             for rule in self.rules:
                 rule.advance(until_us)
-        key = lambda v: (v["opened"], v["rule"], v["zone"], v["held"])  # noqa: E731
+        key = lambda v: (v["opened"], v["rule"], v["zone"], v["held"], v["confirmed"], v["closed"])  # noqa: E731
         return sorted(self.violations, key=key), sorted(self.transitions)
 
 
@@ -247,6 +248,7 @@ class NaiveRule:
         self.now = NO_TIME
         self.wrong, self.since, self.bad, self.score = False, NO_TIME, 0, 0
         self.open = None
+        self.told = NO_TIME
         self.beacon_us = None
 
     # --- time alone
@@ -387,10 +389,12 @@ class NaiveRule:
             return
         begin, _ = window(self.windows, zone.first)
         if begin < t:
-            opened = max(zone.first, begin)
-            self.say(zone.zone, opened, t, zone.peak, zone.depth, zone.depth_error, zone.fixes, held=True)[
-                "closed"
-            ] = t
+            told = self if self.rule.require == "inside" else zone
+            told.told = opened = max(zone.first, begin, told.told + 1)
+            row = self.say(
+                zone.zone, opened, t, zone.peak, zone.depth, zone.depth_error, zone.fixes, held=True
+            )
+            row["closed"] = max(t, opened)
 
     def cross(self, zone, before, ping):
         zones = self.device.ruleset.zones.select([zone.zone])
@@ -416,7 +420,7 @@ class NaiveRule:
             "rule": self.index,
             "zone": zone,
             "opened": opened,
-            "confirmed": confirmed,
+            "confirmed": max(confirmed, opened),
             "closed": NO_TIME,
             "ppm": 1_000_000 if belief == NEVER else confidence(belief),
             "depth": max(depth, 0),
@@ -427,7 +431,9 @@ class NaiveRule:
         self.device.violations.append(row)
         return row
 
-    def settle(self, row, wrong, steady, since, zone, t, belief, depth, depth_error, now, now_error, fixes):
+    def settle(
+        self, told, row, wrong, steady, since, zone, t, belief, depth, depth_error, now, now_error, fixes
+    ):
         if row is not None:
             _, end = window(self.windows, row["opened"])
             if t >= end or not wrong:
@@ -439,17 +445,21 @@ class NaiveRule:
                     row["depth"], row["depth_error"] = now, now_error
                 row["fixes"] = max(row["fixes"], fixes)
         if row is None and wrong and steady:
-            begin, _ = window(self.windows, t)
+            begin, end = window(self.windows, t)
             if begin <= t:
                 if begin > since:
                     since, depth, depth_error = begin, now, now_error
-                row = self.say(zone, since, t, belief, depth, depth_error, fixes)
+                since = max(since, told.told + 1)
+                if since < end:
+                    told.told = since
+                    row = self.say(zone, since, t, belief, depth, depth_error, fixes)
         return row
 
     def settle_zone(self, zone, t, error=None):
         error = self.device.last_error if error is None else error
         if zone.state == WRONG or zone.open is not None:
             zone.open = self.settle(
+                zone,
                 zone.open,
                 zone.state == WRONG,
                 zone.first is None,
@@ -479,6 +489,7 @@ class NaiveRule:
             since = min((zone.since for zone in self.zones if zone.state == RIGHT), default=t)
         alone = len(self.zones) == 1
         self.open = self.settle(
+            self,
             self.open,
             wrong,
             all(zone.first is None for zone in self.zones if zone.state == WRONG),
@@ -494,7 +505,9 @@ class NaiveRule:
         )
 
     def settle_condition(self, t):
-        self.open = self.settle(self.open, self.wrong, True, self.since, -1, t, NEVER, 0, -1, 0, -1, self.bad)
+        self.open = self.settle(
+            self, self.open, self.wrong, True, self.since, -1, t, NEVER, 0, -1, 0, -1, self.bad
+        )
 
     def condition_ping(self, ping, fix):
         t, rule, was = ping.time_us, self.rule, self.wrong

@@ -58,7 +58,23 @@ BEACON_MM = -2  # a beacon in range is a fix two errors inside: all that one fix
 
 @njit(**PLAIN)
 def _settle(
-    world, said, d, duty, row, wrong, steady, since, zone, t, ppm, depth, depth_error, now, now_error, fixes
+    world,
+    said,
+    d,
+    duty,
+    row,
+    wrong,
+    steady,
+    since,
+    zone,
+    t,
+    ppm,
+    depth,
+    depth_error,
+    now,
+    now_error,
+    fixes,
+    told,
 ):
     """Open or close one violation at time t, so that it is open where the rule is broken and in force.
 
@@ -66,6 +82,7 @@ def _settle(
     wrong  : bool  the wearer (or device) is on the wrong side; since: from when, either way
     steady : bool  the newest fix does not speak for a return
     depth, depth_error : of the stretch; now, now_error: of the newest fix (an opening by time takes this)
+    told   : int   the newest opening said; another one is later, however often one fix time is told
     """
     if row != NONE:
         opened = world.opens[row]
@@ -86,8 +103,18 @@ def _settle(
         if begin <= t:
             if begin > since:
                 since, depth, depth_error = begin, now, now_error
-            row = open_row(world, said, d, duty.rule, zone, since, t, ppm, max(depth, 0), depth_error, fixes)
+            since = max(since, told + 1)
+            if since < end:
+                row = open_row(
+                    world, said, d, duty.rule, zone, since, t, ppm, max(depth, 0), depth_error, fixes
+                )
     return row
+
+
+@njit(**PLAIN)
+def _newest_told(world, row, told):
+    """The newest opening said, now that the violation of row (NONE: none) is open."""
+    return told if row == NONE else max(told, int(world.opens[row].opened_us))
 
 
 @njit(**PLAIN)
@@ -113,7 +140,9 @@ def _settle_pair(world, said, d, duty, pair, rule, t, error_mm):
         now,
         error_mm,
         pair.fixes,
+        pair.told_us,
     )
+    pair.told_us = _newest_told(world, pair.open, pair.told_us)
 
 
 @njit(**PLAIN, forceinline=True)
@@ -158,7 +187,9 @@ def _settle_inside(world, said, d, duty, rule, t, error_mm):
         now,
         error_mm,
         pair.fixes,
+        duty.told_us,
     )
+    duty.told_us = _newest_told(world, duty.open, duty.told_us)
     return wrong
 
 
@@ -182,7 +213,9 @@ def _settle_condition(world, said, d, duty, t):
         0,
         NO_ERROR,
         duty.fixes,
+        duty.told_us,
     )
+    duty.told_us = _newest_told(world, duty.open, duty.told_us)
 
 
 @njit(**PLAIN)
@@ -565,6 +598,7 @@ def _judge_chained(world, said, batch, i, d, u, duty, rule):
             distance_mm > 0  # else it must be known at the next fix that this one was inside
             and pair.open == NONE
             and pair.first_us == NO_TIME
+            and pair.told_us < t  # else another opening at this very time would have the same id
             and pair.state != WRONG
             and pair.belief == far
             and pair.mark == far

@@ -16,7 +16,7 @@ UNKNOWN, RIGHT, WRONG = 0, 1, 2
 # What `follow` found.
 NOTHING, CHANGED, HELD_BACK = 0, 1, 2
 
-RECORD = 0  # kind of a rule that only records
+RECORD, INSIDE = 0, 1  # kinds of rules: one that only records, `inside`
 ENTER, EXIT = 1, 2
 INITIAL = 1
 CHANGE_HELD_BACK = 5
@@ -51,6 +51,7 @@ def blank_pair(pair, zone):
     pair.fixes = 0
     pair.since_us = NO_TIME
     pair.first_us = NO_TIME
+    pair.told_us = NO_TIME
     pair.depth_mm = 0
     pair.depth_error_mm = NO_ERROR
     pair.last_mm = -1
@@ -146,6 +147,12 @@ def say(world, said, d, duty, pair, rule, found, before, alone, distance_mm, t):
         if rule.kind != RECORD and alone and pair.open == NONE:
             begin, _ = window_of(world, duty, pair.first_us)
             if begin < t:
+                told = duty.told_us if rule.kind == INSIDE else pair.told_us
+                opened = max(pair.first_us, begin, told + 1)
+                if rule.kind == INSIDE:
+                    duty.told_us = opened
+                else:
+                    pair.told_us = opened
                 k = said.count[0]
                 row = said.out[k]
                 fill_row(
@@ -154,7 +161,7 @@ def say(world, said, d, duty, pair, rule, found, before, alone, distance_mm, t):
                     duty.rule,
                     rule.severity,
                     pair.zone,
-                    max(pair.first_us, begin),
+                    opened,
                     t,
                     confidence_ppm(pair.peak),
                     pair.depth_mm,
@@ -162,7 +169,7 @@ def say(world, said, d, duty, pair, rule, found, before, alone, distance_mm, t):
                     pair.fixes,
                 )
                 row.change = CHANGE_HELD_BACK
-                row.closed_us = t
+                row.closed_us = max(t, opened)
                 said.when[k] = t
                 said.count[0] = k + 1
         pair.first_us = NO_TIME

@@ -120,7 +120,7 @@ def fill_row(row, d, rule, severity, zone, opened_us, confirmed_us, ppm, depth_m
     row.rule = rule
     row.zone = zone
     row.opened_us = opened_us
-    row.confirmed_us = confirmed_us
+    row.confirmed_us = max(confirmed_us, opened_us)
     row.closed_us = NO_TIME
     row.confidence_ppm = ppm
     row.depth_mm = depth_mm

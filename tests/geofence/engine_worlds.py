@@ -105,6 +105,8 @@ def random_track(rng: random.Random, length: int, start_us=START_US):
     pings = []
     for _ in range(length):
         t += rng.choice([1, 5, 15, 30, 30, 60, 60, 90, 300]) * SECOND + rng.choice([0, 0, 123_456])
+        if pings and rng.random() < 0.15:  # several pings of one fix time
+            t = pings[-1].time_us
         if rng.random() < 0.2:
             mode = rng.choice(["walk", "rest", "drive"])
         step = {"walk": 40, "rest": 0, "drive": 350}[mode]
@@ -202,7 +204,9 @@ class View:
                     "held": key in held,
                 }
             )
-        return sorted(found, key=lambda v: (v["opened"], v["rule"], v["zone"], v["held"]))
+        return sorted(
+            found, key=lambda v: (v["opened"], v["rule"], v["zone"], v["held"], v["confirmed"], v["closed"])
+        )
 
     def transitions(self, device=None):
         return sorted(

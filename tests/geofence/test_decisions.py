@@ -147,6 +147,66 @@ def test_2_4_and_2_5_openings_and_closings_are_dated_by_their_stretch():
     assert bench.track() == [("ENTER", 0), ("EXIT", 1), ("ENTER", 5)]
 
 
+def fates(bench):
+    """(violation, revision, change, opened, closed) of each row: the violation by number, times in 1 µs."""
+    numbers = {}
+    return [
+        (
+            numbers.setdefault(int(r["violation_id"]), len(numbers)),
+            int(r["revision"]),
+            int(r["change"]),
+            int(r["opened_us"]) - bench.start_us,
+            None if r["closed_us"] == NO_TIME else int(r["closed_us"]) - bench.start_us,
+        )
+        for r in bench.rows
+    ]
+
+
+TWICE_AT_ONCE = [(0, 0, OPENED, 0, None), (0, 1, CLOSED, 0, 0), (1, 0, OPENED, 1, None)]
+
+
+def test_2_5_a_second_opening_at_one_time_is_another_violation():
+    bench = Bench(rule("strap_closed"))
+    for status in (STRAP, 0, STRAP):
+        bench.at(0, 0, status=status)
+        bench.engine = Engine.restore(bench.rules, bench.engine.snapshot())
+    assert fates(bench) == TWICE_AT_ONCE
+    assert bench.engine.open_violations()["violation_id"].tolist() == [bench.rows[2]["violation_id"]]
+    bench.at(0, 0, status=STRAP)
+    bench.at(0, 0)
+    assert fates(bench) == [*TWICE_AT_ONCE, (1, 1, CLOSED, 1, 1)]
+    assert len(bench.engine.open_violations()) == 0
+
+
+@pytest.mark.parametrize("subjects", ["device:d0", "all"])
+@pytest.mark.parametrize(("require", "zone"), [("outside", "victim"), ("inside", "home")])
+def test_2_5_so_it_is_with_zones_in_reach_and_out_of_it(subjects, require, zone):
+    bench = Bench(rule(require, zone, subjects=[subjects], profile="strict"))
+    wrong, right = ((400, 300), (-900, 300)) if require == "outside" else ((900, 0), (0, 0))
+    for east_m, north_m in (wrong, right, right, wrong, wrong):
+        bench.at(0, east_m, north_m)
+    assert fates(bench) == TWICE_AT_ONCE
+
+
+def test_2_5_none_opens_on_the_end_of_its_window():
+    bench = Bench(rule("strap_closed", when="12:00-12:01"))
+    for status in (STRAP, 0, STRAP):
+        bench.at(1 - 1 / MINUTE, 0, status=status)
+    last = MINUTE - 1
+    assert fates(bench) == [(0, 0, OPENED, last, None), (0, 1, CLOSED, last, last)]
+    assert len(bench.engine.open_violations()) == 0
+
+
+@pytest.mark.parametrize("subjects", ["device:d0", "all"])
+def test_2_6_a_crossing_and_a_stretch_that_begins_at_its_time_are_two(subjects):
+    bench = Bench(rule("outside", "victim", crossing=True, subjects=[subjects]))
+    bench.at(0, 100, 300)
+    bench.at(1, 670, 300)
+    bench.at(1, 605, 300)
+    assert [row[:3] for row in fates(bench)] == [(0, 0, OPENED), (0, 1, CLOSED), (1, 0, OPENED)]
+    assert bench.story()[2][1] == 1
+
+
 def test_2_6_the_id_follows_from_names_and_opening():
     bench = Bench(AWAY)
     bench.at(0, 400, 300)
@@ -667,6 +727,16 @@ def test_6_6_a_failed_call_opens_at_once():
     assert not bench.rows
     bench.take(bench.engine.check_in([Call(bench.start_us + 71 * MINUTE, "failed", "face")]))
     assert bench.story() == [(OPENED, 71, 71, None)]
+
+
+def test_6_6_a_failed_call_heard_of_again_after_a_verified_one_says_nothing():
+    bench = Bench(rule("check_in", when="13:00-14:00"))
+    bench.at(0, 0)
+    for minute, outcome in ((71, "failed"), (71, "verified"), (71, "failed"), (70, "failed")):
+        bench.take(bench.engine.check_in([Call(bench.start_us + minute * MINUTE, outcome)]))
+    assert bench.story() == [(OPENED, 71, 71, None), (CLOSED, 71, 71, 71)]
+    bench.take(bench.engine.check_in([Call(bench.start_us + 72 * MINUTE, "failed")]))
+    assert bench.story()[-1] == (OPENED, 72, 72, None)
 
 
 def test_6_6_a_telephone_of_the_roster_that_never_speaks_misses_its_call():
