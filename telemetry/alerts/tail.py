@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -69,7 +70,10 @@ def tail(http_url: str, *, as_json: bool, console: Console | None = None) -> Non
     except KeyboardInterrupt:
         return
     except BrokenPipeError:  # the reader of our output has ended
-        sys.stderr.close()  # so that the interpreter does not complain while it flushes
+        nowhere = os.open(
+            os.devnull, os.O_WRONLY
+        )  # for the interpreter's last flush: it would fail, and say so
+        os.dup2(nowhere, sys.stdout.fileno())
         return
 
 

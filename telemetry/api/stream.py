@@ -52,7 +52,7 @@ class Hub:
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self._changed = asyncio.Condition()
+        self._changed = asyncio.Event()  # set once and replaced: whoever waits on it wakes
         self._events: deque[EventRow] = deque()
         # _events holds every row with an id above _from_id, up to _newest_id; None: nobody listens
         self._from_id: int | None = None
@@ -122,6 +122,7 @@ class Hub:
             heartbeat_at_s = time.monotonic() + HEARTBEAT_S
             in_trouble = False
             while not self._closed:
+                changed = self._changed  # taken before looking: what comes meanwhile ends the wait at once
                 quiet = True
                 if in_trouble != (self.problem is not None):
                     in_trouble, quiet = not in_trouble, False
@@ -139,7 +140,8 @@ class Hub:
                 if time.monotonic() >= heartbeat_at_s:
                     heartbeat_at_s = time.monotonic() + HEARTBEAT_S
                     yield b": beat\n\n"
-                await self._wait(heartbeat_at_s - time.monotonic())
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), max(heartbeat_at_s - time.monotonic(), 0.01))
         finally:
             self._listeners -= 1
             self._position_listeners -= positions
@@ -160,16 +162,13 @@ class Hub:
             return [sse("positions-reset", b"{}")]
         return [text for at, text in self._deltas if at > number]
 
-    async def _wait(self, timeout_s: float) -> None:
-        async with self._changed:
-            if not self._closed:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), max(timeout_s, 0.01))
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     async def _end_streams(self) -> None:
         self._closed = True
-        async with self._changed:
-            self._changed.notify_all()
+        self._wake()
 
     async def _watch(self, look: Callable[[], Awaitable[bool]], period_s: float) -> None:
         """Look again and again while somebody listens; tell the listeners of what is new, and of trouble."""
@@ -186,8 +185,7 @@ class Hub:
                     log.warning("the stream can't read the database: %s", error)
                 changed, self._problems[name] = False, str(error)
             if changed or self.problem != was:
-                async with self._changed:
-                    self._changed.notify_all()
+                self._wake()
             if look == self._look_for_events and self.problem is None:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._news.wait(), period_s)
