@@ -438,6 +438,7 @@ class Engine:
                 violations, when, transitions, said.crosses[:crosses], batch
             )
         said.count[:] = 0
+        self._count_on(violations)
         self.ledger.note(violations, when, transitions)
         return Decided(self.devices, self.ruleset, transitions, violations, late)
 
@@ -448,6 +449,22 @@ class Engine:
             rows["violation_id"] = [
                 self.violation_id(*values, kind=kind) for values in zip(*columns, strict=True)
             ]
+
+    def _count_on(self, rows: NDArray[Any]) -> None:
+        """What late pings took back may be said again by the next ones: its revisions go on."""
+        withdrawn = self.ledger.withdrawn
+        if not withdrawn or not len(rows):
+            return
+        opens = self.state.opens[: int(self.state.used[3])]
+        again: dict[int, int] = {}  # violation -> revisions that it had
+        for k, violation_id in enumerate(rows["violation_id"].tolist()):
+            if violation_id not in withdrawn:
+                continue
+            if violation_id not in again:
+                again[violation_id] = withdrawn[violation_id] + 1
+                same = [opens[name] == rows[name][k] for name in ("device", "rule", "zone", "opened_us")]
+                opens["revision"][np.logical_and.reduce(same)] += again[violation_id]
+            rows["revision"][k] += again[violation_id]
 
     def violation_id(self, device: int, rule: int, zone: int, opened_us: int, *, kind: str = "") -> int:
         """A positive number that follows from the ids of device, rule and zone, and the opening, alone.

@@ -80,9 +80,7 @@ def restore(engine: Engine, blob: bytes) -> None:
         engine.devices.slot(device_id)
     engine.watermark_us, engine.effective_us = head["watermark_us"], head["effective_us"]
     engine.deaf = tables.pop("deaf")
-    engine.ledger.violations = tables.pop("told_violations")
-    engine.ledger.when = tables.pop("told_when")
-    engine.ledger.transitions = tables.pop("told_transitions")
+    engine.ledger.remember(*(tables.pop(f"told_{name}") for name in ("violations", "when", "transitions")))
     engine.ledger.newest_us = head["newest_us"]
     calendars = Calendars(calendar_of(document) for document in head["calendars"])
     engine.use(Plan(engine.ruleset, head["effective"], calendars))

@@ -771,6 +771,21 @@ def test_7_late_pings_refute_amend_and_replace():
     assert bench.rows[-2]["supersedes"] == bench.rows[0]["violation_id"]
 
 
+def test_7_2_what_was_withdrawn_and_is_borne_out_after_all_goes_on_counting():
+    bench = Bench(AWAY)
+    bench.at(0, 0, 300)
+    for minute in range(1, 7):
+        bench.at(minute, 155, 300)
+    bench.at(5.5, 140, 300)
+    bench.take(bench.engine.rejudge(Pings.concat(bench.sent)))
+    bench.engine = Engine.restore(bench.rules, bench.engine.snapshot())
+    for minute in range(7, 12):
+        bench.at(minute, 155, 300)
+    bench.at(12, 0, 300)
+    said = [(OPENED, None), (WITHDRAWN, None), (OPENED, None), (CLOSED, 12 * MINUTE)]
+    assert fates(bench) == [(0, k, change, MINUTE, closed) for k, (change, closed) in enumerate(said)]
+
+
 def test_7_4_a_violation_that_began_before_the_history_keeps_its_id():
     bench = Bench(AWAY)
     bench.at(0, 400, 300)

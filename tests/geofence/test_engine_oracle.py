@@ -145,6 +145,30 @@ def test_late_delivery_ends_in_the_same_view(seed):
     assert not len(again)
 
 
+@settings(max_examples=40, deadline=None)
+@given(seeds)
+def test_pings_that_overtake_each_other_end_in_the_same_view(seed):
+    rng = random.Random(seed)
+    rules = random_rules(rng)
+    track = random_track(rng, rng.randrange(6, 40))
+    end_us = track[-1].time_us + 600_000_000
+    _, in_order = judged(rules, {"d0": track}, end_us)
+    engine, view = Engine(rules), View()
+    slot = engine.devices.slot("d0")
+    every = columns(engine.devices, {"d0": track})
+    arrival = sorted(range(len(track)), key=lambda k: k + (rng.uniform(0, 6) if rng.random() < 0.3 else 0))
+    for n, k in enumerate(arrival, 1):
+        if view.add(engine.check(every.take(np.array([k], np.intp)))).late.any():
+            view.add(engine.rejudge(every.take(np.array(arrival[:n], np.intp))))
+        if rng.random() < 0.2:
+            engine = Engine.restore(rules, engine.snapshot())
+            every = columns(engine.devices, {"d0": track})
+    view.add(engine.tick(end_us))
+    open_rows_agree(engine, view)
+    assert view.violations(slot) == in_order.violations(slot)
+    assert view.transitions(slot) == in_order.transitions(slot)
+
+
 def test_want_of_room_only_interrupts(monkeypatch):
     rng = random.Random(7)
     everyone = {"subjects": ["all"]}
