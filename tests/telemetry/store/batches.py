@@ -144,12 +144,16 @@ class Wire:
             gssencmode="disable",
         )
         self.messages: list[bytes] = []  # what the client has sent since ``watch``
-        self._cut_after = self._cut_reply_to = -1
+        self._cut_after = -1
+        self._cut_reply_to: int | bytes = -1
         self._accepting = threading.Thread(target=self._accept, daemon=True)
         self._accepting.start()
 
-    def watch(self, cut_after: int = -1, cut_reply_to: int = -1) -> None:
-        """Begin to count; cut right after the n-th message (from 1), or when the server has answered it."""
+    def watch(self, cut_after: int = -1, cut_reply_to: int | bytes = -1) -> None:
+        """Begin to count; cut right after the n-th message (from 1), or when the server has answered it.
+
+        A message may also be named by its bytes: how many come before it is the client's business.
+        """
         self.messages = []
         self._cut_after, self._cut_reply_to = cut_after, cut_reply_to
 
@@ -194,7 +198,7 @@ class Wire:
 
     def _to_client(self, client: socket.socket, server: socket.socket) -> None:
         while data := server.recv(1 << 16):
-            if len(self.messages) == self._cut_reply_to:
+            if self._cut_reply_to in {len(self.messages), *self.messages[-1:]}:
                 return
             client.sendall(data)
 
