@@ -142,6 +142,7 @@ def test_it_starts_after_all_of_it_was_killed_in_the_middle_of_writing(server: E
     for pid in pids_of(server):
         os.kill(pid, signal.SIGKILL)
     unfinished.close()
+    assert wait_until(lambda: server.pid is None, 5.0)
     assert remembered(server.start()) == [1]
 
 
