@@ -201,10 +201,9 @@ class Share:
                     drain_until_s = drain_until_s or now_s + DRAIN_S
                     if messages is None or now_s > drain_until_s:
                         break
-                tick = None
-                if now_s >= next_tick_s:
+                tick = self._tick() if now_s >= next_tick_s else None
+                if tick is not None:  # else again in the next turn: under load a caught-up moment is short
                     next_tick_s = now_s + self._settings.tick_s
-                    tick = self._tick()
                 new_rules = self._new_rules.pop() if self._new_rules else None
                 if messages is not None or tick is not None or new_rules is not None:
                     self._take(Work(messages, tick, new_rules))

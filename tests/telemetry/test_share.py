@@ -190,6 +190,29 @@ def test_time_that_passed_in_silence_is_the_same_after_a_restart(
     ]
 
 
+def test_time_goes_on_while_pings_keep_coming(station, nats_url, database, eventually):
+    one = station(tick_s=0.2)
+    done = threading.Event()
+
+    def publish() -> None:
+        device = Client(nats_url)
+        seq = 0
+        while not done.is_set():
+            ping(device, "a17", seq := seq + 1, datetime.now(UTC))
+        device.close()
+
+    publisher = threading.Thread(target=publish)
+    publisher.start()
+    try:
+        eventually(lambda: database.count("pings") > 50, 20)
+        for _ in range(3):
+            before_us = one.share.watermark_us
+            eventually(lambda: one.share.watermark_us > before_us, 5)  # noqa: B023 - called at once
+    finally:
+        done.set()
+        publisher.join(30)
+
+
 def test_a_message_that_meets_a_bug_is_set_aside_alone(station, device, database, eventually, monkeypatch):
     true_check = Engine.check
 
