@@ -12,6 +12,7 @@ import pytest
 
 from telemetry.mqtt import session as session_module
 from telemetry.mqtt.oversize import MAX_PAYLOAD_BYTES, PREFIX_BYTES, Oversize
+from telemetry.mqtt.scanner import BLOCK_BYTES, BYTES_PER_TURN
 from telemetry.mqtt.session import MqttError, Session
 from telemetry.mqtt.topics import OVERSIZE, PINGS, Topics, device_topic
 
@@ -212,7 +213,8 @@ def test_a_full_inbox_stops_reading_and_loses_nothing(broker_url, sessions, monk
     sender.start()
     eventually(lambda: engine._inbox.is_full)
     time.sleep(0.3)  # time to overrun, if it would
-    assert engine._inbox._bytes < 200_000 + 4 * 1024 * 1024
+    # it is asked once a turn: a turn reads up to its budget, and one block and a message beyond
+    assert engine._inbox._bytes < 200_000 + BYTES_PER_TURN + BLOCK_BYTES + len(sent[0])
     waiting = len(engine._inbox)
     assert not engine.idle
     found, _ = collect(engine, len(sent))

@@ -400,7 +400,7 @@ def test_connections_that_died_are_replaced(store, database_url, query):
         await asyncio.to_thread(
             query,
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-            " WHERE application_name = 'ringfence reader'",
+            " WHERE datname = current_database() AND application_name = 'ringfence reader'",
         )
         await reader.check()
 

@@ -172,7 +172,8 @@ def test_a_read_only_database_makes_a_batch_wait(store, make, database_url, quer
     store.commit(make.batch(make.pings("a17")))
     query(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     query(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'ringfence share 0'"
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND application_name = 'ringfence share 0'"
     )
     batch = make.batch(make.pings("a17"))
     with pytest.raises(StoreUnavailable):
@@ -181,7 +182,8 @@ def test_a_read_only_database_makes_a_batch_wait(store, make, database_url, quer
         store.commit(batch)
     query(f"ALTER DATABASE {name} RESET default_transaction_read_only")
     query(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'ringfence share 0'"
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND application_name = 'ringfence share 0'"
     )
     with pytest.raises(StoreUnavailable):
         store.commit(batch)
