@@ -25,10 +25,14 @@ class ZoneError(GeofenceError, ValueError):
 
 
 class RuleError(GeofenceError, ValueError):
-    """A rules file is wrong. The message names file, line and key; ``problems`` lists them all."""
+    """A rules file is wrong. The message names file, line and key; ``problems`` lists them all.
 
-    def __init__(self, problems: list[str]) -> None:
+    paths : for each problem the way to its key (``("rules", 3, "zones")``); () where it is the whole file
+    """
+
+    def __init__(self, problems: list[str], paths: list[tuple[str | int, ...]] | None = None) -> None:
         self.problems = problems
+        self.paths = paths or [()] * len(problems)
         super().__init__("\n".join(problems))
 
 

@@ -131,7 +131,7 @@ class Ruleset:
             )
         _Reader(self, rules, problems).read()
         if problems.found:
-            raise RuleError(problems.found)
+            raise RuleError(problems.found, problems.paths)
         text = json.dumps(self.document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         self.digest: str = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 

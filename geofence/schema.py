@@ -55,6 +55,7 @@ class Problems:
     file: str
     lines: Mapping[tuple[str | int, ...], int] = field(default_factory=dict)
     found: list[str] = field(default_factory=list)
+    paths: list[tuple[str | int, ...]] = field(default_factory=list)  # of the keys that ``found`` speaks of
 
     def add(self, path: tuple[str | int, ...], what: str) -> None:
         """Note a problem of the key at ``path``."""
@@ -63,6 +64,7 @@ class Problems:
             known = known[:-1]
         line = f":{self.lines[known]}" if known else ""
         self.found.append(f"{self.file}{line}: {_dotted(path)}: {what}")
+        self.paths.append(path)
 
 
 def _dotted(path: tuple[str | int, ...]) -> str:
