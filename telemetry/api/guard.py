@@ -8,11 +8,13 @@ rebinding: its own name resolves to 127.0.0.1, so the Host header is checked) an
 from __future__ import annotations
 
 import ipaddress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+from fastapi import Depends, Request  # noqa: TC002 - FastAPI reads the annotation
 from starlette.datastructures import Headers, MutableHeaders
 
+from telemetry.access.who import LOCAL_USER, Permission, Who
 from telemetry.api.problems import Problem, problem_response
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["Guard", "content_security_policy"]
+__all__ = ["Guard", "Need", "content_security_policy", "need"]
 
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -45,6 +47,33 @@ def content_security_policy(tile_url: str | None) -> str:
             "frame-ancestors 'none'",
         )
     )
+
+
+class Need:
+    """A dependency that lets a request pass when its sender has this permission, and says who that is."""
+
+    def __init__(self, permission: Permission) -> None:
+        self.permission = permission
+
+    async def __call__(self, request: Request) -> Who:
+        """The sender; Problem 403."""
+        who: Who = getattr(request.state, "who", LOCAL_USER)
+        if not who.may(self.permission):
+            raise Problem(
+                403,
+                "not-permitted",
+                f"{who.name} has the role {who.role.value}, which may not do this ({self.permission.value})",
+                "ask a supervisor to do it, or for another role; docs/access.md lists what each role may do",
+            )
+        return who
+
+
+def need(permission: Permission) -> Any:
+    """For a route's signature: ``who: Annotated[Who, need(Permission.EDIT)]``.
+
+    Every route needs one; a test walks all routes and fails for one without.
+    """
+    return Depends(Need(permission))
 
 
 class Guard:
