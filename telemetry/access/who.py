@@ -1,6 +1,6 @@
 """Who asks, and what a role may do.
 
-The table is the policy, and the whole of it: a route names the permission that it needs, nothing else decides.
+The table is the policy, and the whole of it: a route names the permission that it needs.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PERMISSIONS: Final[dict[Role, frozenset[Permission]]] = {
     Role.READ_ONLY: frozenset({_P.SEE}),
     Role.OPERATOR: frozenset({_P.SEE, _P.TRACK, _P.WORK_ALERTS, _P.COMMAND}),
     Role.SUPERVISOR: frozenset(
-        {_P.SEE, _P.TRACK, _P.WORK_ALERTS, _P.COMMAND, _P.GRANT_LEAVE, _P.RECORD, _P.SEE_LOOKS}
+        {_P.SEE, _P.TRACK, _P.WORK_ALERTS, _P.COMMAND, _P.GRANT_LEAVE, _P.EDIT, _P.RECORD, _P.SEE_LOOKS}
     ),
     # an engineer mends what decides about people; what they did, and whom they watched, is no part of that
     Role.ENGINEER: frozenset({_P.SEE, _P.EDIT, _P.MEASURE, _P.COMMAND}),
@@ -64,11 +64,14 @@ class Who:
     how: str
 
     def may(self, permission: Permission) -> bool:
-        """Whether the role includes this.
+        """Whether the role includes this. Zones and rules are one document for all, so who has a caseload
+        edits none of it.
 
         >>> Who("m.ito", Role.OPERATOR, frozenset({"north"}), "session").may(Permission.EDIT)
         False
         """
+        if permission is Permission.EDIT and self.groups is not None:
+            return False
         return permission in PERMISSIONS[self.role]
 
     @property

@@ -11,7 +11,7 @@ import ipaddress
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from fastapi import Depends, Request  # noqa: TC002 - FastAPI reads the annotation
+from fastapi import Depends, Request
 from starlette.datastructures import Headers, MutableHeaders
 
 from telemetry.access.who import LOCAL_USER, Permission, Who
@@ -69,7 +69,7 @@ class Need:
 
 
 def need(permission: Permission) -> Any:
-    """For a route's signature: ``who: Annotated[Who, need(Permission.EDIT)]``.
+    """What a route needs, for its signature: ``who: Annotated[Who, need(Permission.EDIT)]``.
 
     Every route needs one; a test walks all routes and fails for one without.
     """
