@@ -180,8 +180,11 @@ CREATE TABLE alerts (
     sentence         text NOT NULL,
     note             text,
     assigned_to      text,
-    topic            text NOT NULL               -- where its messages go
+    topic            text NOT NULL,              -- where its messages go
+    suppression_id   bigint,                     -- it is kept quiet by this one; NULL: it is delivered
+    told             boolean NOT NULL DEFAULT false -- some message about it went out
 );
+CREATE INDEX alerts_quiet ON alerts (suppression_id) WHERE suppression_id IS NOT NULL;
 CREATE INDEX alerts_newest ON alerts (opened_time DESC, alert_id DESC);
 CREATE INDEX alerts_state ON alerts (state, opened_time DESC, alert_id DESC);
 CREATE INDEX alerts_device ON alerts (device_id, opened_time DESC, alert_id DESC);
@@ -193,7 +196,8 @@ CREATE TABLE alert_log (
     violation_id     bigint NOT NULL,
     time             timestamptz NOT NULL,       -- of what caused the step
     recorded_time    timestamptz NOT NULL,
-    change           text COLLATE "C" NOT NULL,  -- opened, updated, withdrawn, acknowledged, resolved, reopened
+    change           text COLLATE "C" NOT NULL,  -- opened, updated, withdrawn, acknowledged, assigned, resolved, reopened,
+                                                 -- escalated, suppressed, unsuppressed
     who              text,                       -- NULL: the engine
     outcome          text COLLATE "C",
     sentence         text,
@@ -242,6 +246,61 @@ CREATE TABLE outbox (
 ) /* by day: created_time */;
 CREATE INDEX outbox_order ON outbox (id);
 CREATE INDEX outbox_waiting ON outbox (id) WHERE sent_time IS NULL;
+
+-- How far each channel but MQTT has taken the outbox over into its own queue; MQTT's place is sent_time.
+CREATE TABLE channels (
+    channel          text COLLATE "C" PRIMARY KEY, -- webhook:NAME, email
+    position         bigint NOT NULL,            -- the newest id of the outbox that it has looked at
+    changed_time     timestamptz NOT NULL
+) WITH (fillfactor = 20);                        -- hot rows: room for heap-only updates
+
+-- One notification each: what a channel owes, or did.
+CREATE TABLE deliveries (
+    delivery_id      bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+    outbox_id        bigint NOT NULL,
+    alert_id         bigint NOT NULL,
+    created_time     timestamptz NOT NULL,       -- of the message
+    due_time         timestamptz NOT NULL,       -- of the next try, while it waits
+    settled_time     timestamptz,                -- when it was delivered or given up
+    attempts         integer NOT NULL,
+    state            text COLLATE "C" NOT NULL CHECK (state IN ('waiting', 'delivered', 'dead')),
+    channel          text COLLATE "C" NOT NULL,
+    device_id        text COLLATE "C" NOT NULL,
+    error            text,                       -- of the last try that failed
+    contact          jsonb,
+    payload          bytea NOT NULL,
+    UNIQUE (channel, outbox_id)
+);
+CREATE INDEX deliveries_due ON deliveries (channel, due_time) WHERE state = 'waiting';
+CREATE INDEX deliveries_first ON deliveries (channel, device_id, outbox_id) WHERE state = 'waiting';
+CREATE INDEX deliveries_state ON deliveries (state, delivery_id DESC);
+CREATE INDEX deliveries_settled ON deliveries (settled_time) WHERE settled_time IS NOT NULL;
+
+-- An open alert's place in the escalation policy. A row is there while the alert is open and not quiet.
+CREATE TABLE escalations (
+    alert_id         bigint PRIMARY KEY REFERENCES alerts,
+    since_time       timestamptz NOT NULL,       -- when it became open for operators
+    due_time         timestamptz,                -- when to look at it; NULL: no step is left
+    steps_done       smallint NOT NULL
+);
+CREATE INDEX escalations_due ON escalations (due_time) WHERE due_time IS NOT NULL;
+
+-- Who keeps which alerts quiet until when, and why. They are recorded all the same.
+CREATE TABLE suppressions (
+    suppression_id   bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+    created_time     timestamptz NOT NULL,
+    until_time       timestamptz NOT NULL,
+    lifted_time      timestamptz,                -- ended early
+    released_time    timestamptz,                -- when what it had kept quiet was told; NULL: it has not ended
+    device_id        text COLLATE "C",           -- of these three at least one; all that are given must fit
+    rule_id          text COLLATE "C",
+    zone_id          text COLLATE "C",
+    reason           text NOT NULL,
+    created_by       text NOT NULL,
+    lifted_by        text,
+    CHECK (num_nonnulls(device_id, rule_id, zone_id) > 0)
+);
+CREATE INDEX suppressions_ends ON suppressions (until_time) WHERE released_time IS NULL;
 
 CREATE TABLE rules (
     version          bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
