@@ -201,7 +201,12 @@ CREATE TABLE alert_log (
     who              text,                       -- NULL: the engine
     outcome          text COLLATE "C",
     sentence         text,
-    note             text
+    note             text,
+    link             bigint NOT NULL UNIQUE,     -- the rest is the chain's: ringfence_link() below fills it in
+    erased_by        bigint,                     -- erasure that blanked the personal part
+    salt             bytea,                      -- of the personal part's hash; goes with what it hides
+    personal_hash    bytea NOT NULL,
+    hash             bytea NOT NULL
 );
 CREATE INDEX alert_log_alert ON alert_log (alert_id, log_id);
 
@@ -358,8 +363,122 @@ CREATE TABLE device_status (
 
 CREATE FUNCTION ringfence_refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
+    -- an erasure that policy asks for says so for its own transaction (telemetry/store/erasure.py)
+    IF TG_OP = 'DELETE' AND TG_TABLE_NAME IN ('violations', 'transitions')
+       AND coalesce(current_setting('ringfence.erasure', true), '') <> '' THEN
+        RETURN NULL;
+    END IF;
     RAISE EXCEPTION '% is append-only: add a row with a higher revision instead', TG_TABLE_NAME;
 END $$;
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON violations EXECUTE FUNCTION ringfence_refuse_change();
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON transitions EXECUTE FUNCTION ringfence_refuse_change();
-CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON alert_log EXECUTE FUNCTION ringfence_refuse_change();
+
+-- Who may use the API. Passwords and tokens are kept as argon2 hashes, the cookies of sessions as SHA-256.
+CREATE TABLE accounts (
+    name             text COLLATE "C" PRIMARY KEY,
+    role             text COLLATE "C" NOT NULL CHECK (role IN ('read_only', 'operator', 'supervisor', 'engineer')),
+    groups           text[],                     -- the caseload; NULL: everyone
+    password_hash    text NOT NULL,
+    created_time     timestamptz NOT NULL,
+    password_time    timestamptz NOT NULL,       -- when the password was set
+    disabled_time    timestamptz
+);
+CREATE TABLE tokens (
+    token_id         text COLLATE "C" PRIMARY KEY,  -- the part of the token that is no secret
+    name             text NOT NULL,              -- what it is for, and who acts with it
+    role             text COLLATE "C" NOT NULL CHECK (role IN ('read_only', 'operator', 'supervisor', 'engineer')),
+    groups           text[],
+    secret_hash      text NOT NULL,
+    created_time     timestamptz NOT NULL,
+    expires_time     timestamptz,
+    revoked_time     timestamptz
+);
+CREATE TABLE sessions (
+    cookie_hash      bytea PRIMARY KEY,          -- SHA-256: the cookie has 256 random bits
+    account          text COLLATE "C" NOT NULL REFERENCES accounts,
+    began_time       timestamptz NOT NULL,
+    expires_time     timestamptz NOT NULL
+);
+CREATE INDEX sessions_account ON sessions (account);
+
+-- Who looked at whom and why, and what was done to accounts, tokens and personal data.
+CREATE SEQUENCE erasure_ids AS bigint;
+CREATE TABLE access_log (
+    link             bigint PRIMARY KEY,
+    time             timestamptz NOT NULL,
+    who              text NOT NULL,
+    role             text COLLATE "C" NOT NULL,
+    how              text COLLATE "C" NOT NULL,  -- loopback, session, token, terminal
+    what             text COLLATE "C" NOT NULL,  -- track, export, record, log_in, account, token, erase …
+    erasure          bigint,                     -- of an erase: erased_by of the rows that it blanked
+    device_id        text COLLATE "C",           -- from here on the personal part
+    participant      text COLLATE "C",
+    from_time        timestamptz,                -- of the range that was looked at
+    to_time          timestamptz,
+    reason           text,
+    detail           text,
+    erased_by        bigint,
+    salt             bytea,
+    personal_hash    bytea NOT NULL,
+    hash             bytea NOT NULL
+);
+CREATE INDEX access_log_newest ON access_log (time DESC, link DESC);
+CREATE INDEX access_log_participant ON access_log (participant, link) WHERE participant IS NOT NULL;
+CREATE INDEX access_log_device ON access_log (device_id, link) WHERE device_id IS NOT NULL;
+CREATE INDEX access_log_who ON access_log (who, link);
+
+-- The chain (docs/adr: the audit chain). A row's hash covers the hash before it and the row's fields, of the
+-- personal ones only a salted hash, so that erasing them leaves the chain whole.
+-- telemetry/access/chain.py computes the same and compares.
+CREATE FUNCTION ringfence_fields(fields jsonb) RETURNS bytea LANGUAGE sql IMMUTABLE AS $$
+    SELECT convert_to(coalesce(string_agg(
+        octet_length(convert_to(key, 'UTF8')) || ':' || key || octet_length(convert_to(value, 'UTF8')) || ':' || value,
+        '' ORDER BY key COLLATE "C"), ''), 'UTF8')
+    FROM jsonb_each_text(jsonb_strip_nulls(fields))
+$$;
+CREATE FUNCTION ringfence_link() RETURNS trigger LANGUAGE plpgsql SET TimeZone = 'UTC' AS $$
+DECLARE
+    personal text[] := TG_ARGV;
+    fields   jsonb := to_jsonb(NEW) - ARRAY['link', 'erased_by', 'salt', 'personal_hash', 'hash'];
+    last     record;
+BEGIN
+    -- Held to the end of the transaction. Whoever writes takes rows of alerts first, then this, then the outbox's
+    -- lock, and the access log's chain last: nobody waits in a circle.
+    PERFORM pg_advisory_xact_lock(1380340801, hashtext(TG_TABLE_NAME));
+    IF TG_TABLE_NAME = 'alert_log' THEN
+        SELECT link, hash INTO last FROM alert_log ORDER BY link DESC LIMIT 1;
+    ELSE
+        SELECT link, hash INTO last FROM access_log ORDER BY link DESC LIMIT 1;
+    END IF;
+    NEW.link := coalesce(last.link, 0) + 1;
+    NEW.erased_by := NULL;
+    NEW.salt := uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid());  -- 244 random bits
+    NEW.personal_hash := sha256(NEW.salt || ringfence_fields(
+        (SELECT coalesce(jsonb_object_agg(key, value), '{}') FROM jsonb_each(fields) WHERE key = ANY (personal))));
+    NEW.hash := sha256(coalesce(last.hash, decode(repeat('00', 32), 'hex')) || ringfence_fields(
+        (fields - personal) || jsonb_build_object(
+            'log', TG_TABLE_NAME, 'link', NEW.link, 'personal_hash', encode(NEW.personal_hash, 'hex'))));
+    RETURN NEW;
+END $$;
+CREATE FUNCTION ringfence_only_erase() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    personal text[] := TG_ARGV;
+    blanked  text[] := personal || ARRAY['salt', 'erased_by'];
+BEGIN
+    IF OLD.erased_by IS NULL AND NEW.erased_by IS NOT NULL AND NEW.salt IS NULL
+       AND to_jsonb(NEW) - blanked = to_jsonb(OLD) - blanked
+       AND NOT EXISTS (SELECT FROM jsonb_each(to_jsonb(NEW)) WHERE key = ANY (personal) AND value <> 'null') THEN
+        RETURN NEW;
+    END IF;
+    RAISE EXCEPTION '% is append-only: a row''s personal part can be blanked by an erasure, nothing else',
+        TG_TABLE_NAME;
+END $$;
+CREATE TRIGGER link BEFORE INSERT ON alert_log FOR EACH ROW EXECUTE FUNCTION ringfence_link('sentence', 'note');
+CREATE TRIGGER only_erase BEFORE UPDATE ON alert_log
+    FOR EACH ROW EXECUTE FUNCTION ringfence_only_erase('sentence', 'note');
+CREATE TRIGGER append_only BEFORE DELETE OR TRUNCATE ON alert_log EXECUTE FUNCTION ringfence_refuse_change();
+CREATE TRIGGER link BEFORE INSERT ON access_log
+    FOR EACH ROW EXECUTE FUNCTION ringfence_link('device_id', 'participant', 'from_time', 'to_time', 'reason', 'detail');
+CREATE TRIGGER only_erase BEFORE UPDATE ON access_log
+    FOR EACH ROW EXECUTE FUNCTION ringfence_only_erase('device_id', 'participant', 'from_time', 'to_time', 'reason', 'detail');
+CREATE TRIGGER append_only BEFORE DELETE OR TRUNCATE ON access_log EXECUTE FUNCTION ringfence_refuse_change();
