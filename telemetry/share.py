@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -23,6 +22,7 @@ from telemetry.alerts.tracker import AlertTracker
 from telemetry.columns import Admitted, Batch, Messages, Reject, Tick
 from telemetry.judging import RulesVersion, judge
 from telemetry.pipeline import Work, nothing_admitted, run
+from telemetry.rules_watch import RulesSchedule
 from telemetry.store import StaleEpoch, StoreError, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -90,17 +90,22 @@ class Share:
         self._store = store
         self._session = session
         self._stopping = threading.Event()
-        self._new_rules: deque[RulesVersion] = deque(maxlen=1)  # the latest that were asked for
+        self._coming_rules = RulesSchedule()
         self._unstored: Tick | None = None  # the last one, when it brought nothing: known to the engine alone
         self._set_aside_count = 0
 
     # --- restoring ------------------------------------------------------------------------------
 
     def start(self, rules: RulesVersion) -> None:
-        """Take the share over, restore its state, and have ``rules`` adopted if they are newer."""
+        """Take the share over, restore its state, and have ``rules`` adopted if they are newer.
+
+        Versions in between took effect while nobody was at work; each is adopted for its own stretch.
+        """
         self._restore(self._store.take_share(self.number), rules)
-        if self.rules_version != rules.version:
-            self.adopt(rules)
+        if self.rules_version < rules.version:
+            for version, _, _ in self._store.rulesets_after(self.rules_version):
+                if version <= rules.version:
+                    self.adopt(self._stored_rules(version, rules))
 
     def _restore(self, lease: Lease, rules: RulesVersion) -> None:
         self.epoch = lease.epoch
@@ -183,8 +188,8 @@ class Share:
         )
 
     def adopt(self, rules: RulesVersion) -> None:
-        """Have the next batch adopt these rules; safe from any thread."""
-        self._new_rules.append(rules)
+        """Have the next batch adopt these rules, once their time has come; safe from any thread."""
+        self._coming_rules.add(rules)
 
     # --- looping --------------------------------------------------------------------------------
 
@@ -204,7 +209,7 @@ class Share:
                 tick = self._tick() if now_s >= next_tick_s else None
                 if tick is not None:  # else again in the next turn: under load a caught-up moment is short
                     next_tick_s = now_s + self._settings.tick_s
-                new_rules = self._new_rules.pop() if self._new_rules else None
+                new_rules = self._coming_rules.due(self.now_us(), self.rules_version)
                 if messages is not None or tick is not None or new_rules is not None:
                     self._take(Work(messages, tick, new_rules))
                 if now_s >= next_look_s:

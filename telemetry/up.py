@@ -27,6 +27,7 @@ from telemetry.housekeeper import Housekeeper
 from telemetry.metrics import Metrics
 from telemetry.mqtt.session import Session
 from telemetry.mqtt.topics import Topics
+from telemetry.rules_watch import RulesWatch
 from telemetry.services.broker import EmbeddedBroker
 from telemetry.services.datadir import DataDirLock
 from telemetry.services.errors import ServiceError
@@ -50,6 +51,7 @@ STOP_SHARE_S: Final = 8.0
 STOP_NOTIFIER_S: Final = 2.0
 STOP_HOUSEKEEPER_S: Final = 0.5
 STOP_SESSION_S: Final = 1.0
+STOP_WATCH_S: Final = 0.5
 STOP_HTTP_S: Final = 2.0
 HEARTBEAT_S: Final = 10.0
 SICK_S: Final = 30.0  # no session with our own broker for so long; one waits up to 15 s between two tries
@@ -131,6 +133,8 @@ class Up:
         self._start_notifier(database_url, mqtt_url)
         self._start_housekeeper(database_url)
         self._start_share(mqtt_url, rules)
+        if settings.rules is None:
+            self._start_rules_watch(database_url, rules.version)
         self.http_url = f"http://{settings.http_host}:{listener.getsockname()[1]}"
         self._start_http(listener, database_url)
         write_state(
@@ -157,18 +161,18 @@ class Up:
         return url
 
     def _load_rules(self) -> RulesVersion:
-        directory = self.settings.rules or (self._city_rules() if self.settings.simulate else None)
-        if directory is None:
-            stored = self._store.load_ruleset()
-            if stored is not None:
-                version, document, effective_us = stored
-                return RulesVersion(version, Ruleset.from_document(document), effective_us)
-            ruleset = Ruleset.from_document(
-                {"zones": {"type": "FeatureCollection", "features": []}, "rules": {}}
-            )
-        else:
-            ruleset = Ruleset.load(directory)
-        return _number(self._store, ruleset)
+        if self.settings.rules is not None:
+            return _number(self._store, Ruleset.load(self.settings.rules))
+        if self.settings.simulate:
+            ruleset = Ruleset.load(self._city_rules())
+            if not self._store.knows_ruleset(ruleset.digest):  # else what operators made of them stands
+                return _number(self._store, ruleset)
+        stored = self._store.ruleset_in_force()
+        if stored is not None:
+            version, document, effective_us = stored
+            return RulesVersion(version, Ruleset.from_document(document), effective_us)
+        empty = {"zones": {"type": "FeatureCollection", "features": []}, "rules": {}}
+        return _number(self._store, Ruleset.from_document(empty))
 
     def _city_rules(self) -> Path:
         """The zones and rules of the simulated city, written where a person can read them."""
@@ -205,6 +209,12 @@ class Up:
         self._share_thread = threading.Thread(target=self.share.run, name=f"share-{number}", daemon=True)
         self._share_thread.start()
         self._stack.callback(self._stop_share)
+
+    def _start_rules_watch(self, database_url: str, newest: int) -> None:
+        store = self._stack.enter_context(contextlib.closing(Store.open(database_url)))
+        watch = RulesWatch(store, newest, self.share.adopt)
+        watch.start()
+        self._stack.callback(watch.stop, STOP_WATCH_S)
 
     def _session(
         self,

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
 __all__ = [
     "AlertRow",
+    "CheckInRow",
+    "CommandRow",
     "DeviceRow",
+    "Edited",
     "EventRow",
     "LogRow",
     "Page",
@@ -23,6 +26,7 @@ __all__ = [
     "Reader",
     "TrackRow",
     "TransitionRow",
+    "VersionRow",
     "ViolationRow",
 ]
 
@@ -163,6 +167,60 @@ class EventRow:
     created_us: int
 
 
+@dataclass(frozen=True, slots=True)
+class VersionRow:
+    """A version of zones and rules. saved_by is None where they came from files."""
+
+    version: int
+    effective_us: int
+    saved_us: int
+    saved_by: str | None
+    note: str | None
+    zones: int
+    rules: int
+    state: str  # in_force, scheduled, past, replaced: another came before its time
+
+
+@dataclass(frozen=True, slots=True)
+class Edited:
+    """What became of a change to the rules. before, after: ``{"zones": FeatureCollection, "rules": {…}}``."""
+
+    version: int
+    effective_us: int
+    changed: bool
+    saved: bool
+    warnings: Sequence[str]
+    before: dict[str, Any]
+    after: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CommandRow:
+    """What was asked of a device, and what it said. sent_us, answered_us are None until then."""
+
+    command_id: int
+    device_id: str
+    command: str
+    who: str
+    payload: dict[str, Any]
+    asked_us: int
+    sent_us: int | None
+    outcome: str | None
+    detail: str | None
+    answered_us: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckInRow:
+    """One check-in as it was reported."""
+
+    device_id: str
+    time_us: int
+    received_us: int
+    outcome: str
+    method: str
+
+
 class Reader(Protocol):
     """Async reading side of the store. Raises StoreUnavailable when the database does not answer."""
 
@@ -250,8 +308,26 @@ class Reader(Protocol):
         """Acknowledge, resolve or reopen: alert, log and outbox in one transaction."""
         ...
 
-    async def ruleset(self) -> tuple[int, dict[str, Any], int] | None:
-        """Version, document ({"zones": FeatureCollection, "rules": {…}}) and effective_us of the newest."""
+    async def ruleset(self, version: int | None = None) -> tuple[int, dict[str, Any], int] | None:
+        """Version, document ({"zones": …, "rules": …}), effective_us: of a version, or of that in force."""
+        ...
+
+    async def rules_versions(self, *, cursor: str | None, limit: int) -> Page[VersionRow]:
+        """Versions of zones and rules, newest first."""
+        ...
+
+    async def edit_rules(
+        self,
+        change: Callable[[dict[str, Any]], dict[str, Any]],
+        *,
+        base: int | None,
+        effective_us: int | None,
+        saved_by: str,
+        note: str | None,
+        dry_run: bool,
+        cancels: bool = False,
+    ) -> Edited:
+        """Make a change on the newest version (``cancels``: on that in force), check it, and save it."""
         ...
 
     async def outbox_since(self, after_id: int, limit: int) -> Sequence[EventRow]:

@@ -20,6 +20,9 @@ __all__ = [
     "AlertConflict",
     "BadCursor",
     "NoSuchAlert",
+    "RulesConflict",
+    "RulesScheduled",
+    "RulesTooSoon",
     "SchemaTooNew",
     "StaleEpoch",
     "StoreError",
@@ -77,6 +80,41 @@ class AlertConflict(StoreError):  # noqa: N818
     def __init__(self, alert_id: int, action: str, state: str, remedy: str) -> None:
         self.alert_id, self.action, self.state = alert_id, action, state
         super().__init__(f"alert {alert_id} is {state}: it can't be {action}; {remedy}")
+
+
+class RulesConflict(StoreError):  # noqa: N818
+    """Somebody else saved rules in the meantime.
+
+    base, newest : the version that the change was made on, and the newest
+    """
+
+    def __init__(self, base: int, newest: int) -> None:
+        self.base, self.newest = base, newest
+        super().__init__(
+            f"the change was made on version {base} of the rules, but version {newest} is the newest; "
+            f"load version {newest}, look at what changed, and make the change on that"
+        )
+
+
+class RulesScheduled(StoreError):  # noqa: N818
+    """Rules are scheduled for a later time than that of this change; it would bring them forward."""
+
+    def __init__(self, version: int, effective_at: str) -> None:
+        self.version, self.effective_at = version, effective_at
+        super().__init__(
+            f"version {version} is scheduled for {effective_at}, and this change, which is made on it, would "
+            "take effect before"
+        )
+
+
+class RulesTooSoon(StoreError):  # noqa: N818
+    """Rules were to take effect before every engine can know them."""
+
+    def __init__(self, effective_at: str, earliest: str) -> None:
+        super().__init__(
+            f"rules can't take effect at {effective_at}: engines know of a new version within seconds, so "
+            f"{earliest} is the earliest time; leave the time out to get that"
+        )
 
 
 class BadCursor(StoreError, ValueError):  # noqa: N818

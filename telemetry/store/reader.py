@@ -12,10 +12,11 @@ from psycopg import errors as pg
 from psycopg import sql
 
 from telemetry.api.reader import EventRow, LogRow, Page
-from telemetry.store import queries, rulesets
+from telemetry.store import queries
 from telemetry.store.actions import act
 from telemetry.store.cells import cells_around
 from telemetry.store.cursors import read_cursor, write_cursor
+from telemetry.store.editing import RulesEditing
 from telemetry.store.errors import NoSuchAlert
 from telemetry.store.pool import ReadingPool
 from telemetry.store.rows import OUTBOX_CHANNEL, bound
@@ -55,7 +56,7 @@ class NearRow:
     distance_mm: int
 
 
-class Reader:
+class Reader(RulesEditing):
     """Reads through a pool of connections on one event loop.
 
     Every method raises StoreUnavailable within about two seconds when the database is away, and works again
@@ -289,13 +290,7 @@ class Reader:
                     cursor = await connection.execute(*steps.send(row))
                     row = await cursor.fetchone() if cursor.description else None
 
-    # --- rules and messages ---------------------------------------------------------------------
-
-    async def ruleset(self) -> tuple[int, dict[str, Any], int] | None:
-        """Version, document ({"zones": …, "rules": …}) and effective_us of the newest rules."""
-        async with self._pool.use("loading the rules") as connection:
-            cursor = await connection.execute(rulesets.LOAD_SQL, (None,))
-            return rulesets.load(await cursor.fetchone())
+    # --- messages ---------------------------------------------------------------------------
 
     async def outbox_since(self, after_id: int, limit: int) -> Sequence[EventRow]:
         """Rows of the outbox with a greater id, by id. Ids grow in the order of commits: none is skipped."""

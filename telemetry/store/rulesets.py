@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from geofence import from_rfc3339
+from telemetry.store.errors import RulesConflict
 from telemetry.store.rows import moment, time_us_of
 
 if TYPE_CHECKING:
@@ -15,11 +16,23 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-__all__ = ["LOAD_SQL", "load", "save"]
+__all__ = ["AFTER_SQL", "IN_FORCE_SQL", "LOAD_SQL", "load", "save"]
 
 LOAD_SQL: Final = """
 SELECT version, document::text, effective_time FROM rules
 WHERE version = coalesce(%s, (SELECT max(version) FROM rules))
+"""
+
+# Of the versions whose time has come the newest is in force: one that was saved later for an earlier time
+# replaces the scheduled ones after it.
+IN_FORCE_SQL: Final = """
+SELECT version, document::text, effective_time FROM rules
+WHERE version = coalesce((SELECT max(version) FROM rules WHERE effective_time <= %s),
+                         (SELECT min(version) FROM rules))
+"""
+
+AFTER_SQL: Final = """
+SELECT version, document::text, effective_time FROM rules WHERE version > %s ORDER BY version
 """
 
 
@@ -28,20 +41,34 @@ def load(row: Sequence[Any] | None) -> tuple[int, dict[str, Any], int] | None:
     return None if row is None else (row[0], msgspec.json.decode(row[1]), time_us_of(row[2]))
 
 
-def save(connection: Connection[Any], document: dict[str, Any], digest: str, effective_us: int) -> int:
-    """The version of this document: a new one, or the newest where that has the same digest."""
+def save(  # noqa: PLR0917 - a version is all of this
+    connection: Connection[Any],
+    document: dict[str, Any],
+    digest: str,
+    effective_us: int,
+    saved_by: str | None = None,
+    note: str | None = None,
+    base: int | None = None,
+) -> int:
+    """The version of this document: a new one, or the newest where that has the same digest and is in force.
+
+    base : the version that must be the newest; raises RulesConflict when another is
+    """
     with connection.transaction():
         connection.execute(
             "LOCK TABLE rules IN SHARE ROW EXCLUSIVE MODE"
         )  # versions go up one after the other
         newest = connection.execute(
-            "SELECT version, digest FROM rules ORDER BY version DESC LIMIT 1"
+            "SELECT version, digest, effective_time FROM rules ORDER BY version DESC LIMIT 1"
         ).fetchone()
-        if newest is not None and newest[1] == digest:
+        if base is not None and base != (newest[0] if newest else 0):
+            raise RulesConflict(base, int(newest[0]) if newest else 0)
+        if newest is not None and newest[1] == digest and newest[2] <= moment(effective_us):
             return int(newest[0])
         row = connection.execute(
-            "INSERT INTO rules (effective_time, digest, document) VALUES (%s, %s, %s) RETURNING version",
-            (moment(effective_us), digest, msgspec.json.encode(document).decode()),
+            "INSERT INTO rules (effective_time, digest, saved_by, note, document)"
+            " VALUES (%s, %s, %s, %s, %s) RETURNING version",
+            (moment(effective_us), digest, saved_by, note, msgspec.json.encode(document).decode()),
         ).fetchone()
         assert row is not None
         version = int(row[0])

@@ -312,8 +312,24 @@ CREATE TABLE rules (
     effective_time   timestamptz NOT NULL,
     saved_time       timestamptz NOT NULL DEFAULT clock_timestamp(),
     digest           text NOT NULL,
+    saved_by         text,                       -- NULL: they came from files
+    note             text,                       -- why
     document         json NOT NULL               -- json keeps the text as it was, so it loads again equal
 );
+
+-- What operators ask a device to do. The sender publishes them in order and notes when the broker had them.
+CREATE SEQUENCE command_ids AS bigint;
+CREATE TABLE commands (
+    command_id       bigint PRIMARY KEY DEFAULT nextval('command_ids'),
+    asked_time       timestamptz NOT NULL,
+    sent_time        timestamptz,                -- NULL: the broker does not have it yet
+    device_id        text COLLATE "C" NOT NULL,
+    command          text COLLATE "C" NOT NULL,  -- locate, vibrate, message, set_interval
+    who              text NOT NULL,
+    payload          json NOT NULL               -- what the device gets
+);
+CREATE INDEX commands_device ON commands (device_id, command_id DESC);
+CREATE INDEX commands_waiting ON commands (command_id) WHERE sent_time IS NULL;
 
 -- What each version of the rules holds, for who asks the database. A row is in force for the versions
 -- from_version <= version < until_version.

@@ -295,15 +295,42 @@ class Store:
 
     # --- rules ----------------------------------------------------------------------------------
 
-    def save_ruleset(self, document: dict[str, Any], digest: str, effective_us: int) -> int:
+    def save_ruleset(
+        self,
+        document: dict[str, Any],
+        digest: str,
+        effective_us: int,
+        *,
+        saved_by: str | None = None,
+        note: str | None = None,
+    ) -> int:
         """The version of these rules: a new one, or the newest where that has the same digest."""
         with self._link.use("saving the rules") as connection:
-            return rulesets.save(connection, document, digest, effective_us)
+            return rulesets.save(connection, document, digest, effective_us, saved_by, note)
 
     def load_ruleset(self, version: int | None = None) -> tuple[int, dict[str, Any], int] | None:
         """(version, document, effective_us) of a version, or of the newest; None: there is none."""
         with self._link.use("loading the rules") as connection:
             return rulesets.load(connection.execute(rulesets.LOAD_SQL, (version,)).fetchone())
+
+    def ruleset_in_force(self) -> tuple[int, dict[str, Any], int] | None:
+        """The same of the version that is in force now."""
+        with self._link.use("loading the rules") as connection:
+            return rulesets.load(
+                connection.execute(rulesets.IN_FORCE_SQL, (moment(self._now_us()),)).fetchone()
+            )
+
+    def rulesets_after(self, version: int) -> list[tuple[int, dict[str, Any], int]]:
+        """The same of every later version, oldest first; their times may be still to come."""
+        with self._link.use("looking for new rules") as connection:
+            rows = connection.execute(rulesets.AFTER_SQL, (version,)).fetchall()
+        return [found for row in rows if (found := rulesets.load(row)) is not None]
+
+    def knows_ruleset(self, digest: str) -> bool:
+        """Whether rules with this digest were ever saved."""
+        with self._link.use("looking for rules") as connection:
+            row = connection.execute("SELECT FROM rules WHERE digest = %s LIMIT 1", (digest,)).fetchone()
+        return row is not None
 
     # --- messages and alerts --------------------------------------------------------------------
 
