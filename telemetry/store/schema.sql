@@ -244,9 +244,12 @@ CREATE TABLE outbox (
     alert_id         bigint NOT NULL,
     created_time     timestamptz NOT NULL,
     sent_time        timestamptz,
+    suppression_id   bigint,                     -- it is for the record alone; NULL: it is delivered
     retain           boolean NOT NULL,
     device_id        text COLLATE "C" NOT NULL,
     topic            text NOT NULL,
+    clears           text,                       -- topic whose retained message ends with this one
+    contact          jsonb,                      -- whom it is meant for by name; NULL: all who listen
     payload          bytea NOT NULL
 ) /* by day: created_time */;
 CREATE INDEX outbox_order ON outbox (id);
