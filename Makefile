@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 BENCH_STAMP := $(VENV)/.bench-ready
 
-.PHONY: setup run test lint bench lock clean
+.PHONY: setup run test kills lint bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -31,6 +31,9 @@ run: $(STAMP) ## run the engine with a simulated fleet; prints the console's add
 
 test: $(STAMP) lint ## lint, then every test that needs nothing but this repository
 	@$(BIN)/python -m pytest -n 2 --dist loadfile
+
+kills: $(STAMP) ## SIGKILL engine, database and broker under load, 500 times (about an hour; KILLS=n)
+	@RINGFENCE_KILLS=$(or $(KILLS),500) $(BIN)/python -m pytest tests/end_to_end/test_kills.py -s
 
 lint: $(STAMP) ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .
