@@ -1,4 +1,4 @@
-"""What is rare goes in row by row: transitions, violations, alerts, check-ins, rejects, messages."""
+"""What is rare goes in row by row: transitions, violations, check-ins, rejects."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from psycopg import Cursor
 
     from geofence import Decided
-    from telemetry.columns import AlertChange, Batch, CheckIn, Outgoing, Reject
+    from telemetry.columns import Batch, CheckIn, Reject
 
 __all__ = [
     "KEPT_PAYLOAD_BYTES",
@@ -36,12 +36,11 @@ __all__ = [
     "bound",
     "copy_rows",
     "moment",
+    "storable",
     "time_us_of",
     "transition_rows",
     "violation_row",
-    "write_alerts",
     "write_check_ins",
-    "write_outgoing",
     "write_rejects",
     "write_transitions",
     "write_violations",
@@ -296,70 +295,3 @@ def write_rejects(cursor: Cursor[Any], batch: Batch, rejects: Sequence[Reject]) 
 def storable(text: str) -> str:
     """Text that PostgreSQL takes: what a stranger sent may hold NUL or lone surrogates."""
     return text.replace("\0", "\N{SYMBOL FOR NULL}").encode("utf-8", "backslashreplace").decode()
-
-
-_ALERT_UPSERT: Final = """
-INSERT INTO alerts AS a (alert_id, violation_id, opened_time, updated_time, withdrawn_time, rules_version,
-                         device_id, rule_id, zone_id, severity, state, sentence, topic)
-VALUES (%(alert_id)s, %(violation_id)s, %(time)s, %(time)s,
-        CASE WHEN %(change)s = 'withdrawn' THEN %(now)s::timestamptz END,
-        %(rules_version)s, %(device_id)s, %(rule_id)s, %(zone_id)s, %(severity)s,
-        CASE WHEN %(change)s = 'withdrawn' THEN 'withdrawn' ELSE 'open' END, %(sentence)s, %(topic)s)
-ON CONFLICT (alert_id) DO UPDATE SET
-    violation_id = EXCLUDED.violation_id, updated_time = greatest(a.updated_time, EXCLUDED.updated_time),
-    rules_version = EXCLUDED.rules_version, zone_id = EXCLUDED.zone_id, severity = EXCLUDED.severity,
-    sentence = EXCLUDED.sentence, topic = CASE WHEN EXCLUDED.topic = '' THEN a.topic ELSE EXCLUDED.topic END,
-    withdrawn_time = CASE WHEN a.state = 'resolved' THEN a.withdrawn_time ELSE EXCLUDED.withdrawn_time END,
-    -- what an operator resolved stays resolved; what was withdrawn comes back when it is broken again
-    state = CASE WHEN a.state = 'resolved' THEN a.state
-                 WHEN %(change)s = 'withdrawn' THEN 'withdrawn'
-                 WHEN a.state = 'withdrawn' THEN 'open' ELSE a.state END
-"""
-_ALERT_LOG: Final = """
-INSERT INTO alert_log (alert_id, violation_id, time, recorded_time, change, sentence)
-VALUES (%(alert_id)s, %(violation_id)s, %(time)s, %(now)s, %(change)s, %(sentence)s)
-"""
-
-
-def write_alerts(cursor: Cursor[Any], batch: Batch, alerts: Sequence[AlertChange], now: datetime) -> None:
-    """Apply the steps to ``alerts``, in order, and log each."""
-    topics = {message.alert_id: message.topic for message in batch.outgoing}
-    steps = [
-        {
-            "alert_id": a.alert_id,
-            "change": a.change,
-            "violation_id": a.violation_id,
-            "device_id": a.device_id,
-            "rule_id": a.rule_id,
-            "zone_id": a.zone_id,
-            "severity": a.severity,
-            "time": moment(a.time_us),
-            "now": now,
-            "sentence": a.sentence,
-            "rules_version": batch.rules_version,
-            "topic": topics.get(a.alert_id, ""),
-        }
-        for a in alerts
-    ]
-    cursor.executemany(_ALERT_UPSERT, steps)
-    cursor.executemany(_ALERT_LOG, steps)
-
-
-def write_outgoing(cursor: Cursor[Any], messages: Sequence[Outgoing], now: datetime) -> None:
-    """COPY messages into the outbox and wake who listens.
-
-    The lock is held to the end of the transaction, so that ids grow in the order of commits: who has read up
-    to an id has missed none below it. Call it last.
-    """
-    cursor.execute("SELECT pg_advisory_xact_lock(%s, 0)", (OUTBOX_LOCK,))
-    columns = (
-        ("alert_id", "int8"),
-        ("created_time", "timestamptz"),
-        ("retain", "bool"),
-        ("device_id", "text"),
-        ("topic", "text"),
-        ("payload", "bytea"),
-    )
-    rows = ((m.alert_id, now, m.retain, m.device_id, m.topic, m.payload) for m in messages)
-    copy_rows(cursor, "outbox", columns, rows)
-    cursor.execute("SELECT pg_notify(%s, currval('outbox_ids')::text)", (OUTBOX_CHANNEL,))

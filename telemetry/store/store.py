@@ -12,6 +12,7 @@ from psycopg import errors as pg
 from geofence import Devices
 from telemetry.store import decisions, house, lookups, outbox, rulesets, shares
 from telemetry.store.actions import act
+from telemetry.store.alert_rows import write_alerts
 from telemetry.store.errors import StaleEpoch
 from telemetry.store.house import Retention
 from telemetry.store.link import Link
@@ -19,9 +20,7 @@ from telemetry.store.packing import PING_COLUMNS, PingPacker
 from telemetry.store.partitions import DAY_US, TimescaleChunks, days_of
 from telemetry.store.rows import (
     moment,
-    write_alerts,
     write_check_ins,
-    write_outgoing,
     write_rejects,
     write_transitions,
     write_violations,
@@ -198,10 +197,7 @@ class Store:
                 write_statuses(cursor, admitted.statuses)
             self._board.write(cursor, self._packer, now_us)
             self._write_batch_row(cursor, batch, now_us)
-            if batch.alerts:
-                write_alerts(cursor, batch, batch.alerts, now)
-            if batch.outgoing:
-                write_outgoing(cursor, batch.outgoing, now)
+            write_alerts(cursor, batch, now)
         self._board.written()
 
     @staticmethod
