@@ -131,7 +131,7 @@ def sedona(work: WorkSet) -> Query:
 
 def numba_loop(work: WorkSet) -> Query:
     """What one writes first: for each ping, each zone's box, then its edges; exact on the same integers."""
-    columns = work.zones._columns  # noqa: SLF001 - the same edges
+    columns = work.zones.whole.columns  # the same edges
     boxes = columns.boxes
     _loop(work.lon_e7[:1], work.lat_e7[:1], columns.edges, columns.zone_edge, boxes)
     return lambda: _loop(work.lon_e7, work.lat_e7, columns.edges, columns.zone_edge, boxes)

@@ -44,7 +44,7 @@ def _covering(work: WorkSet, peers_n: int, rounds: int) -> list[dict[str, Any]]:
     for name, make in peers.PEERS.items():
         n = peers_n
         if name == "Numba loop":  # looks at every edge: the same rate on fewer pings, within minutes
-            n = min(n, max(200, 200_000_000 // len(work.zones._columns.edges)))  # noqa: SLF001
+            n = min(n, max(200, 200_000_000 // len(work.zones.whole.columns.edges)))
         part = WorkSet(work.name, work.zones, work.shapes, small.lon_e7[:n], small.lat_e7[:n])
         print(f"{work.name}: {name}", file=sys.stderr)
         try:

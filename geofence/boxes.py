@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,7 +18,7 @@ __all__ = ["boxes_of"]
 
 def boxes_of(zones: ZoneSet) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
     """West, south, east, north (int64 (z, 4), 1e-7 degree); cosines; how far each zone reaches beyond, mm."""
-    table: Any = zones._table  # noqa: SLF001 - one package: the columns, rather than a parse of GeoJSON
+    table = zones.whole.table
     n = len(zones)
     boxes = np.zeros((n, 4), np.int64)
     if n:

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
-from geofence._kernels import pairs
-from geofence.cellindex import CellIndex
-from geofence.columns import ZoneColumns
+from geofence.block import Block
+from geofence.compaction import Lineage
 from geofence.errors import PingError, ZoneError
-from geofence.nearindex import NearIndex
+from geofence.parts import Part, Parts, appended, joined
 from geofence.table import ZoneTable
 from geofence.units import E7, MAX_LON_E7, NO_FIX, QUARTER_TURN_E7
 from geofence.zones import read_features, read_zones
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ZoneSet"]
 
-MIN_NEAR_MM: Final = 64_000
 MAX_REACH_MM: Final = 2_000_000_000
 
 
@@ -41,9 +39,10 @@ class ZoneSet:
     [[0], [0]]
     """
 
-    def __init__(self, table: ZoneTable) -> None:
-        self._table = table
-        self._near: dict[int, NearIndex] = {}
+    def __init__(self, parts: Parts, warnings: tuple[str, ...] = (), lineage: Lineage | None = None) -> None:
+        self._parts = parts
+        self._warnings = warnings
+        self._lineage = Lineage() if lineage is None else lineage
 
     @classmethod
     def from_geojson(cls, source: object) -> Self:
@@ -51,62 +50,48 @@ class ZoneSet:
 
         Raises ZoneError, which lists every zone that can't be used.
         """
-        return cls(ZoneTable.of(read_zones(read_features(source))))
+        table = ZoneTable.of(read_zones(read_features(source)))
+        return cls(Parts((Part(Block(table)),)), tuple(table.warnings))
 
-    @property
+    @cached_property
     def ids(self) -> list[str]:
         """The zones' ids; a zone's index is its place here."""
-        return self._table.ids
+        return [zone_id for part in self._parts.parts for zone_id in part.ids]
 
     @cached_property
     def layers(self) -> dict[str, NDArray[np.int32]]:
         """Indices of the zones of each layer."""
-        return {
-            name: np.flatnonzero(self._table.layer == code).astype(np.int32)
-            for code, name in enumerate(self._table.layer_names)
-            if (self._table.layer == code).any()
-        }
+        found: dict[str, list[NDArray[np.int64]]] = {}
+        for part, first in zip(self._parts.parts, self._parts.first, strict=False):
+            for name, ranks in part.layers.items():
+                found.setdefault(name, []).append(ranks + first)
+        return {name: np.concatenate(parts).astype(np.int32) for name, parts in found.items()}
 
     @property
     def warnings(self) -> list[str]:
         """What was cleaned at load, for people."""
-        return self._table.warnings
+        return list(self._warnings)
 
     def __len__(self) -> int:
-        return len(self._table)
+        return len(self._parts)
 
     def index(self, zone_id: str) -> int:
         """The index of a zone; KeyError when the set has no such zone."""
-        try:
-            return self._number[zone_id]
-        except KeyError:
-            raise KeyError(f"no zone has the id {zone_id!r}") from None
+        return self._parts.place(zone_id)
 
     @cached_property
-    def _number(self) -> dict[str, int]:
-        return {zone_id: i for i, zone_id in enumerate(self._table.ids)}
+    def whole(self) -> Block:
+        """All zones in one block, in the set's order: for those who read columns and indices themselves.
 
-    @cached_property
-    def _columns(self) -> ZoneColumns:
-        return ZoneColumns.of(self._table)
+        It is there already in a set that was loaded or selected; in one that was made by adding and taking
+        out zones the first use joins the parts, which takes as long as building them.
+        """
+        return joined(self._parts.parts).block
 
-    @cached_property
-    def _index(self) -> CellIndex:
-        return CellIndex.of(self._columns)
-
-    @cached_property
-    def _sides(self) -> CellIndex:
-        """The index of polygons without their buffers; the same as ``_index`` where no polygon has one."""
-        buffered = self._columns.is_area & (self._columns.reach_mm > 0)
-        return CellIndex.of(self._columns.without_reach()) if buffered.any() else self._index
-
-    def _near_index(self, reach_mm: int) -> NearIndex:
-        """The index for pairs within reach; one serves all reaches up to the next power of two metres."""
-        serves_mm = max(MIN_NEAR_MM, 1000 << max(0, (reach_mm - 1) // 1000).bit_length())
-        index = self._near.get(serves_mm)
-        if index is None:
-            index = self._near[serves_mm] = NearIndex.of(self._columns, self._sides, serves_mm)
-        return index
+    def _current(self) -> Parts:
+        """The parts to ask, those joined meanwhile included."""
+        self._parts = parts = self._lineage.newest(self._parts)
+        return parts
 
     def covering(self, lon: ArrayLike, lat: ArrayLike) -> NDArray[np.int64]:
         """Which zones cover which pings: int64 (2, m), ping index and zone index, sorted by ping, then zone.
@@ -118,7 +103,11 @@ class ZoneSet:
     def covering_e7(self, lon_e7: NDArray[np.int32], lat_e7: NDArray[np.int32]) -> NDArray[np.int64]:
         """``covering`` of positions in 1e-7 degree (both INT32_MIN: no fix)."""
         lon_e7, lat_e7 = _int32(lon_e7, lat_e7)
-        return self._index.cover(lon_e7, lat_e7)
+        parts = self._current()
+        if (block := parts.only_block) is not None:
+            return block.covering(lon_e7, lat_e7)
+        ping, zone = self._merged([part.block.covering(lon_e7, lat_e7) for part in parts.parts], parts)
+        return np.stack([ping, zone])
 
     def signed_distance(self, lon: ArrayLike, lat: ArrayLike, zone: ArrayLike) -> NDArray[np.float64]:
         """Metres to the border of zone[i] from position i, negative inside; NaN where there is no fix."""
@@ -146,8 +135,12 @@ class ZoneSet:
         lon_e7, lat_e7 = _int32(lon_e7, lat_e7)
         if not 0 <= reach_mm <= MAX_REACH_MM:
             raise PingError(f"reach_mm is {reach_mm}; it must lie within 0..{MAX_REACH_MM} (2,000 km)")
-        inside = self._sides.cover(lon_e7, lat_e7)
-        return self._near_index(int(reach_mm)).near(lon_e7, lat_e7, int(reach_mm), inside)
+        parts = self._current()
+        if (block := parts.only_block) is not None:
+            return block.near(lon_e7, lat_e7, int(reach_mm))
+        found = [part.block.near(lon_e7, lat_e7, int(reach_mm)) for part in parts.parts]
+        ping, zone, distance_mm = self._merged(found, parts)
+        return ping, zone.astype(np.int32), distance_mm.astype(np.int32)
 
     def crossing(
         self,
@@ -160,33 +153,26 @@ class ZoneSet:
         degree.
         """
         lon_a, lat_a, lon_b, lat_b = _int32(lon_a, lat_a, lon_b, lat_b)
-        track, zone = self._index.candidates(lon_a, lat_a, lon_b, lat_b)
-        touch = np.empty(len(track), np.bool_)
-        pairs.tracks_touch(
-            lon_a,
-            lat_a,
-            lon_b,
-            lat_b,
-            track,
-            zone,
-            self._columns.for_distance,
-            self._columns.poles,
-            self._sides.lookup,
-            touch,
-        )
-        return track[touch], zone[touch].astype(np.int32)
+        parts = self._current()
+        if (block := parts.only_block) is not None:
+            return block.crossing(lon_a, lat_a, lon_b, lat_b)
+        found = [part.block.crossing(lon_a, lat_a, lon_b, lat_b) for part in parts.parts]
+        track, zone = self._merged(found, parts)
+        return track, zone.astype(np.int32)
 
     def with_zones(self, features: object) -> Self:
         """A set with more zones at its end. features: as for ``from_geojson``. An id may not be there
         already.
+
+        What is there is shared, not built again: the cost is that of the new zones.
         """
-        added = read_zones(read_features(features), taken=self._number)
-        return type(self)(ZoneTable.concat([self._table, ZoneTable.of(added)]))
+        parts = self._current()
+        added = ZoneTable.of(read_zones(read_features(features), taken=parts))
+        return self._descendant(appended(parts, added), (*self._warnings, *added.warnings))
 
     def without(self, ids: Iterable[str]) -> Self:
         """A set without some zones; the others keep their order. KeyError when one is not there."""
-        gone = {self.index(zone_id) for zone_id in ids}
-        return self.select(np.array([i for i in range(len(self)) if i not in gone], np.int64))
+        return self._descendant(self._current().without(ids), self._warnings)
 
     def select(self, indices: ArrayLike) -> Self:
         """A set of the zones at these indices, in this order; each at most once."""
@@ -195,11 +181,43 @@ class ZoneSet:
             raise ZoneError([("?", "select was given an index twice; give each zone once")])
         if len(chosen) and (chosen.min() < 0 or chosen.max() >= len(self)):
             raise IndexError(f"zone indices must lie within 0..{len(self) - 1}")
-        return type(self)(self._table.take(chosen))
+        parts = self._current()
+        part, number = parts.locate(chosen)
+        by_part = np.argsort(part, kind="stable")
+        tables = [parts.parts[p].block.table.take(number[part == p]) for p in np.unique(part)]
+        table = ZoneTable.concat(tables) if tables else ZoneTable.of([])
+        if len(tables) > 1:
+            table = table.take(np.argsort(by_part))
+        return type(self)(Parts((Part(Block(table)),)))
+
+    def _descendant(self, parts: Parts, warnings: tuple[str, ...]) -> Self:
+        self._lineage.consider(parts)
+        return type(self)(parts, warnings, self._lineage)
 
     def to_geojson(self) -> dict[str, Any]:
         """A FeatureCollection of the zones as they stand after cleaning; loads again as an equal set."""
-        return {"type": "FeatureCollection", "features": list(self._table.features())}
+        features = [feature for part in self._parts.parts for feature in part.table.features()]
+        return {"type": "FeatureCollection", "features": features}
+
+    def _merged(self, found: Iterable[Iterable[NDArray[Any]]], parts: Parts) -> tuple[NDArray[np.int64], ...]:
+        """What the parts found, as one: by ping, then by the zone's place in the set.
+
+        found : of each part its columns: ping, the zone's number in the block, others
+        """
+        first = 0
+        shifted: list[tuple[NDArray[Any], ...]] = []
+        for columns, part in zip(found, parts.parts, strict=True):
+            ping, number, *others = columns
+            if len(part.gone):
+                left = ~part.is_gone(number)
+                ping, number, *others = (column[left] for column in (ping, number, *others))
+            shifted.append((ping, part.rank(number.astype(np.int64)) + first, *others))
+            first += len(part)
+        merged: tuple[NDArray[Any], ...] = tuple(np.concatenate(c) for c in zip(*shifted, strict=True))
+        if sum(len(ping) > 0 for ping, *_ in shifted) > 1:
+            order = np.argsort(merged[0], kind="stable")  # parts are in order: zones follow
+            merged = tuple(column[order] for column in merged)
+        return merged
 
     def _distances(
         self, lon_e7: NDArray[np.int32], lat_e7: NDArray[np.int32], zone: ArrayLike
@@ -211,18 +229,17 @@ class ZoneSet:
             )
         if len(zones) and (zones.min() < 0 or zones.max() >= len(self)):
             raise IndexError(f"zone indices must lie within 0..{len(self) - 1}")
+        parts = self._current()
+        if (block := parts.only_block) is not None:
+            return block.distances(lon_e7, lat_e7, zones)
         metres = np.empty(len(zones), np.float64)
         mm = np.empty(len(zones), np.int32)
-        pairs.pair_distances(
-            lon_e7,
-            lat_e7,
-            zones,
-            self._columns.for_distance,
-            self._columns.poles,
-            self._sides.lookup,
-            metres,
-            mm,
-        )
+        of, number = parts.locate(zones)
+        for p in np.unique(of):
+            mine = of == p
+            metres[mine], mm[mine] = parts.parts[p].block.distances(
+                lon_e7[mine], lat_e7[mine], number[mine].astype(np.int32)
+            )
         return metres, mm
 
 

@@ -80,7 +80,7 @@ def test_cell_corners_and_edges():
     rng = np.random.default_rng(5)
     polygons = [[star(rng, CITY, 500_000, 60)], [comb(CITY, 400_000, 7)]]
     zones = ZoneSet.from_geojson(collection(*(feature(f"z{i}", p) for i, p in enumerate(polygons))))
-    kx, ky, col0, row0, cols, rows = zones._index.grid
+    kx, ky, col0, row0, cols, rows = zones.whole.index.grid
     cols_at = (col0 + rng.integers(0, cols + 1, 3000)) << kx
     rows_at = (row0 + rng.integers(0, rows + 1, 3000)) << ky
     x = (cols_at + rng.integers(-1, 2, 3000)).astype(np.int32)
@@ -187,7 +187,7 @@ def test_huge_and_tiny_zones_in_one_set():
         features.append(point(f"home{i}", centre[0] / 1e7, centre[1] / 1e7, 50))
         features.append(feature(f"lot{i}", [star(rng, centre, 2_000, 7)]))
     whole = ZoneSet.from_geojson(collection(*features))
-    kx, *_ = whole._index.grid
+    kx, *_ = whole.whole.index.grid
     assert (1 << kx) > 1_000_000  # the top cells hold the whole city, so what follows is about nested grids
     x, y = (CITY[k] + rng.integers(-250_000, 250_000, 3_000).astype(np.int32) for k in (0, 1))
     x, y = x.astype(np.int32), y.astype(np.int32)

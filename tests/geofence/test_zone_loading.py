@@ -245,7 +245,7 @@ def test_real_zones_load_in_under_two_seconds_and_agree_with_shapely():
     rng = np.random.default_rng(1)
     x = rng.integers(-811_000_000, -805_500_000, 50_000).astype(np.int32)
     y = rng.integers(350_000_000, 355_500_000, 50_000).astype(np.int32)
-    vertices = zones._table.vertices
+    vertices = zones.whole.table.vertices
     x, y = np.concatenate([x, vertices[::7, 0]]), np.concatenate([y, vertices[::7, 1]])
     shapes = shapely.transform(
         [shapely.geometry.shape(f["geometry"]) for f in areas], lambda c: np.rint(c * 1e7)
