@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from geofence.errors import RuleError
+from geofence.escalation import EscalationPolicy, read_escalation
 from geofence.profiles import BUILT_IN, CONFIDENCE_RANGE, Profile
 from geofence.records import SEVERITIES
 from geofence.roster import DEVICE_KINDS, Enrolled
@@ -141,6 +142,7 @@ class Ruleset:
     roster: dict[str, Enrolled] | None
     groups: dict[str, tuple[str, ...]]
     leaves: list[Leave]
+    escalation: EscalationPolicy
 
     @classmethod
     def load(cls, directory: str | Path) -> Self:
@@ -243,6 +245,7 @@ class _Reader:
         target.groups = self._groups()
         target.rules = list(self._rules())
         target.leaves = list(self._leaves())
+        target.escalation = read_escalation(top, frozenset(target.rule_ids))
         top.close()
 
     def _profiles(self) -> dict[str, Profile]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from telemetry.store.errors import AlertConflict, NoSuchAlert, StoreError
 from telemetry.store.rows import moment
-from telemetry.store.telling import FIND_ALERT, AlertNow, tell
+from telemetry.store.telling import FIND_ALERT, LOG_STEP, AlertNow, tell
 
 if TYPE_CHECKING:
     from telemetry.store.telling import Steps
@@ -94,13 +94,15 @@ def act(
         "remembered": None if action == "assign" else note,
         "who": who,
         "now": moment(now_us),
+        "time": moment(now_us),
+        "sentence": None,
     }
     yield _UPDATE, values
     if action == "reopen" and alert.suppression_id is None:
         yield _ESCALATE, values
     elif action in {"acknowledge", "resolve"}:
         yield "DELETE FROM escalations WHERE alert_id = %(alert_id)s", values
-    (log_id,) = yield _LOG, values
+    (log_id,) = yield LOG_STEP, values
     yield from tell(
         alert,
         step.change,
@@ -112,11 +114,6 @@ def act(
     )
 
 
-_LOG: Final = """
-INSERT INTO alert_log (alert_id, violation_id, time, recorded_time, change, who, outcome, note)
-VALUES (%(alert_id)s, %(violation_id)s, %(now)s, %(now)s, %(change)s, %(who)s, %(outcome)s, %(note)s)
-RETURNING log_id
-"""
 _UPDATE: Final = """
 UPDATE alerts SET
     state = %(state)s, outcome = %(outcome)s, note = coalesce(%(remembered)s, note),

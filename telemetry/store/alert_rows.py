@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from telemetry.store.rows import OUTBOX_CHANNEL, OUTBOX_LOCK, copy_rows, moment
-from telemetry.store.telling import LIVE
+from telemetry.store.telling import LIVE, LOG_STEP
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -80,6 +80,8 @@ def _apply(cursor: Cursor[Any], batch: Batch, now: datetime) -> dict[int, _Alert
             "time": moment(step.time_us),
             "now": now,
             "sentence": step.sentence,
+            "who": None,
+            "outcome": None,
             "note": None,
             "rules_version": batch.rules_version,
         }
@@ -105,7 +107,7 @@ def _apply(cursor: Cursor[Any], batch: Batch, now: datetime) -> dict[int, _Alert
             }
         )
     cursor.executemany(_UPSERT, steps)
-    cursor.executemany(_LOG, logged)
+    cursor.executemany(LOG_STEP, logged)
     return alerts
 
 
@@ -202,8 +204,4 @@ ON CONFLICT (alert_id) DO UPDATE SET
     sentence = EXCLUDED.sentence, topic = EXCLUDED.topic, state = EXCLUDED.state,
     suppression_id = EXCLUDED.suppression_id, told = EXCLUDED.told,
     withdrawn_time = CASE WHEN a.state = 'resolved' THEN a.withdrawn_time ELSE EXCLUDED.withdrawn_time END
-"""
-_LOG: Final = """
-INSERT INTO alert_log (alert_id, violation_id, time, recorded_time, change, sentence, note)
-VALUES (%(alert_id)s, %(violation_id)s, %(time)s, %(now)s, %(change)s, %(sentence)s, %(note)s)
 """

@@ -17,7 +17,10 @@ __all__ = ["OutboxRow", "mark_sent", "pending"]
 
 @dataclass(frozen=True, slots=True)
 class OutboxRow:
-    """A message that was not confirmed by the broker yet."""
+    """A message that was not confirmed by the broker yet.
+
+    clears : the topic whose retained message ends with this one; None: none does
+    """
 
     id: int
     alert_id: int
@@ -25,18 +28,19 @@ class OutboxRow:
     topic: str
     payload: bytes
     retain: bool
+    clears: str | None
     created_us: int
 
 
 def pending(connection: Connection[Any], limit: int, after_id: int) -> list[OutboxRow]:
     """The oldest unsent messages with a greater id, in order."""
     rows = connection.execute(
-        "SELECT id, alert_id, device_id, topic, payload, retain, created_time FROM outbox"
+        "SELECT id, alert_id, device_id, topic, payload, retain, clears, created_time FROM outbox"
         " WHERE sent_time IS NULL AND id > %s ORDER BY id LIMIT %s",
         (after_id, limit),
         binary=True,
     )
-    return [OutboxRow(*(*row[:6], time_us_of(row[6]))) for row in rows]
+    return [OutboxRow(*(*row[:7], time_us_of(row[7]))) for row in rows]
 
 
 def mark_sent(connection: Connection[Any], ids: Sequence[int]) -> None:

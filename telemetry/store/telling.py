@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
     from datetime import datetime
 
-__all__ = ["FIND_ALERT", "LIVE", "AlertNow", "Statement", "Steps", "tell"]
+__all__ = ["FIND_ALERT", "LIVE", "LOG_STEP", "AlertNow", "Statement", "Steps", "tell"]
 
 LIVE: Final = ("open", "acknowledged")  # states of an alert that somebody still has to deal with
 
@@ -35,6 +35,15 @@ FIND_ALERT: Final = """
 SELECT alert_id, violation_id, opened_time, rules_version, device_id, rule_id, zone_id, severity, state,
        outcome, sentence, assigned_to, topic, suppression_id, told
 FROM alerts WHERE alert_id = %(alert_id)s FOR UPDATE
+"""
+
+
+# The one statement by which a step of an alert gets into its log.
+LOG_STEP: Final = """
+INSERT INTO alert_log (alert_id, violation_id, time, recorded_time, change, who, outcome, sentence, note)
+VALUES (%(alert_id)s, %(violation_id)s, %(time)s, %(now)s, %(change)s, %(who)s, %(outcome)s, %(sentence)s,
+        %(note)s)
+RETURNING log_id
 """
 
 
