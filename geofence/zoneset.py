@@ -51,7 +51,9 @@ class ZoneSet:
         Raises ZoneError, which lists every zone that can't be used.
         """
         table = ZoneTable.of(read_zones(read_features(source)))
-        return cls(Parts((Part(Block(table)),)), tuple(table.warnings))
+        block = Block(table)
+        _ = block.number  # now, so that the first zone that is added does not pay for it
+        return cls(Parts((Part(block),)), tuple(table.warnings))
 
     @cached_property
     def ids(self) -> list[str]:
