@@ -22,7 +22,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class Contact:
-    """Somebody who can be asked. email: addresses; webhooks: names of the settings file's ``[[webhooks]]``."""
+    """Somebody who can be asked. webhooks: names of ``[[webhooks]]`` in the settings file."""
 
     id: str
     email: tuple[str, ...]
@@ -92,9 +92,7 @@ def _contact(table: Table) -> Contact:
             table.problem("email", f'"{address}" is no mail address; write it as name@example.org')
     for name in webhooks:
         if not _NAME.fullmatch(name):
-            table.problem(
-                "webhooks", f'"{name}" is no name of a webhook; use the `name` of the settings file'
-            )
+            table.problem("webhooks", f'"{name}" is no webhook\'s name; see `name` in the settings file')
     if not email and not webhooks:
         table.problem("email", "the contact can't be reached; give `email`, `webhooks` or both")
     return Contact(contact_id, email, webhooks)

@@ -7,10 +7,23 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from telemetry.channels.settings import (  # noqa: TC001 - pydantic needs them
+    EmailSettings,
+    WebhookSettings,
+)
 
 __all__ = ["DEFAULT_HTTP", "Settings", "SettingsError", "default_data_dir", "load_settings"]
 
@@ -68,6 +81,19 @@ class Settings(BaseModel):
     tick_s: float = Field(
         1.0, gt=0, description="seconds between looks at the clock (silence, schedule edges)"
     )
+    log_format: Literal["console", "json"] = Field(
+        "console", description="how the log is written: for people, or a JSON object a line"
+    )
+    webhooks: tuple[WebhookSettings, ...] = Field(
+        (), description="receivers by HTTP; tables [[webhooks]] of the settings file"
+    )
+    email: EmailSettings | None = Field(None, description="mail server; table [email] of the settings file")
+    owntracks_transitions: bool = Field(
+        False, description="also publish entering and leaving as OwnTracks transition messages"
+    )
+    home_assistant: str | None = Field(
+        None, description="prefix of Home Assistant's MQTT discovery, usually homeassistant; left out: none"
+    )
 
     @field_validator("http")
     @classmethod
@@ -107,6 +133,19 @@ class Settings(BaseModel):
             raise ValueError(f"{value!r} can't be a topic root; it has no + or #, and no slash at its ends")
         return value
 
+    @field_validator("home_assistant")
+    @classmethod
+    def _prefix(cls, value: str | None) -> str | None:
+        return None if value is None else cls._root(value)
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        names = [webhook.name for webhook in self.webhooks]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f'two webhooks are called "{name}"; give each a name of its own')
+        return self
+
     @property
     def http_host(self) -> str:
         """The host of ``http``, without brackets."""
@@ -118,13 +157,9 @@ class Settings(BaseModel):
         return int(self.http.rpartition(":")[2])
 
     def redacted(self) -> dict[str, Any]:
-        """All settings as text, without passwords: what may be printed."""
-        return {
-            name: _without_password(value)
-            if name.endswith("_url") and value
-            else (str(value) if isinstance(value, Path) else value)
-            for name, value in self.model_dump().items()
-        }
+        """All settings as plain values, without passwords: what may be printed."""
+        shown: dict[str, Any] = _plain(self.model_dump())
+        return shown
 
 
 def load_settings(config: Path | None = None, **flags: Any) -> Settings:
@@ -169,13 +204,44 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _problem(item: Any, came_from: dict[str, str]) -> str:
+    if not item["loc"]:  # about several settings at once
+        return str(item["msg"]).removeprefix("Value error, ")
     name = str(item["loc"][0])
     source = came_from.get(name, "")
+    if len(item["loc"]) > 1 or name in {"webhooks", "email"}:
+        return _nested_problem(item, source)
     if item["type"] == "extra_forbidden":
         known = ", ".join(Settings.model_fields)
         return f"{source}no setting is called {name}; there are {known}"
     shown = {"--": name.replace("_", "-"), "RINGFENCE_": name.upper()}.get(source, name)
     return f"{source}{shown}: {item['msg'].removeprefix('Value error, ')}"
+
+
+def _nested_problem(item: Any, source: str) -> str:
+    """A problem inside a table: ``webhooks[0].url``. Its value is not quoted: it may be a secret."""
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in item["loc"])[1:]
+    said = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        said = "there is no such key"
+    elif item["type"] == "missing":
+        said = "it is missing"
+    return f"{source}{where}: {said}; docs/channels.md lists the keys"
+
+
+def _plain(value: Any, name: str = "") -> Any:
+    """What ``--print-config`` can print: no password, no secret, of a webhook's URL only who is asked."""
+    if isinstance(value, dict):
+        return {key: _plain(item, key) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, name) for item in value]
+    if isinstance(value, SecretStr):
+        return "***"
+    if name == "url":
+        parts = urlsplit(value)
+        return f"{parts.scheme}://{parts.netloc}/***"  # many receivers tell who may post by the path
+    if name.endswith("_url") and value:
+        return _without_password(value)
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
 def _is_loopback(host: str) -> bool:

@@ -31,7 +31,12 @@ class Metrics:
             "ringfence_violation_changes", "violation rows decided", ["change"], registry=registry
         )
         self.results = Counter("ringfence_command_results", "results of commands received", registry=registry)
-        self.notifications = Counter("ringfence_notifications", "alert messages published", registry=registry)
+        self.notifications = Counter(
+            "ringfence_notifications", "alert messages that the broker confirmed", registry=registry
+        )
+        self.deliveries = Counter(
+            "ringfence_deliveries", "tries to deliver a message", ["channel", "outcome"], registry=registry
+        )
         self.failures = Counter(
             "ringfence_batches_failed", "batches that met an unexpected error", registry=registry
         )

@@ -19,8 +19,8 @@ import uvicorn
 
 from geofence import GeofenceError, Ruleset
 from telemetry import warm
-from telemetry.alerts.notifier import Notifier
 from telemetry.api.app import create_app
+from telemetry.channels.dispatch import Dispatch
 from telemetry.config import Settings, SettingsError
 from telemetry.heartbeat import EngineHealth, Heartbeat
 from telemetry.housekeeper import Housekeeper
@@ -130,7 +130,7 @@ class Up:
         say(f"rules version {rules.version}: {len(ruleset.rules)} rules, {len(ruleset.zones)} zones")
 
         self.metrics = Metrics()
-        self._start_notifier(database_url, mqtt_url)
+        self._start_dispatch(database_url, mqtt_url)
         self._start_housekeeper(database_url)
         self._start_share(mqtt_url, rules)
         if settings.rules is None:
@@ -182,12 +182,11 @@ class Up:
         write_rules(build(load("city"), self.settings.simulate, self.settings.simulate_seed), directory)
         return directory
 
-    def _start_notifier(self, database_url: str, mqtt_url: str) -> None:
-        store = self._stack.enter_context(contextlib.closing(Store.open(database_url)))
-        session = self._session(mqtt_url, "notify", [])
-        self._notifier = Notifier(store, session, self.metrics)
-        self._notifier.start()
-        self._stack.callback(self._notifier.stop, STOP_NOTIFIER_S)
+    def _start_dispatch(self, database_url: str, mqtt_url: str) -> None:
+        self._notify_session = self._session(mqtt_url, "notify", [])
+        self._dispatch = Dispatch(self.settings, database_url, self._notify_session, self.metrics)
+        self._dispatch.start()
+        self._stack.callback(self._dispatch.stop, STOP_NOTIFIER_S)
 
     def _start_housekeeper(self, database_url: str) -> None:
         retention = Retention.of_pings(self.settings.keep_pings_days or None)
@@ -203,12 +202,13 @@ class Up:
         self._share_session = self._session(
             mqtt_url, "share", subscriptions(root), start=False, will=self._heartbeat.message("lost")
         )
-        self.share = Share(self.settings, self._store, self._share_session, self.metrics, self._notifier.wake)
+        self.share = Share(self.settings, self._store, self._share_session, self.metrics, self._dispatch.wake)
         self.share.start(rules)
         self._share_session.start()
         self._share_thread = threading.Thread(target=self.share.run, name=f"share-{number}", daemon=True)
         self._share_thread.start()
         self._stack.callback(self._stop_share)
+        self._dispatch.watch(lambda: self.share.ruleset.escalation)
 
     def _start_rules_watch(self, database_url: str, newest: int) -> None:
         store = self._stack.enter_context(contextlib.closing(Store.open(database_url)))

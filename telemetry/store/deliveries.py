@@ -128,7 +128,7 @@ def due(connection: Connection[Any], channel: str, limit: int, now_us: int) -> l
         " ORDER BY attempts > 0, outbox_id LIMIT %(limit)s",
         {"channel": channel, "limit": limit, "now": moment(now_us)},
     )
-    return [Delivery(*row[:4], time_us_of(row[4]), row[5], bytes(row[6])) for row in rows]
+    return [Delivery(*(*row[:4], time_us_of(row[4]), row[5], bytes(row[6]))) for row in rows]
 
 
 def settle(connection: Connection[Any], settled: Sequence[Settled], now_us: int) -> None:
@@ -165,7 +165,7 @@ def next_due_us(connection: Connection[Any], channel: str) -> int | None:
 def backlogs(connection: Connection[Any]) -> list[Backlog]:
     """What every channel has before it; the broker's is called ``mqtt``."""
     rows = connection.execute(_BACKLOGS).fetchall()
-    return [Backlog(*row[:3], None if row[3] is None else time_us_of(row[3])) for row in rows]
+    return [Backlog(*(*row[:3], None if row[3] is None else time_us_of(row[3]))) for row in rows]
 
 
 _BACKLOGS: Final = """

@@ -39,7 +39,7 @@ def act_on_time(
 ) -> tuple[int, bool]:
     """Do what is due: how many alerts were looked at, and whether more may be.
 
-    Every alert is a transaction of its own, so whatever ends this program, a step has happened once or not yet.
+    Every alert is a transaction of its own: whatever ends this program, a step has happened once or not yet.
     """
     now = moment(now_us)
     rows = connection.execute(
@@ -71,8 +71,7 @@ def _escalate(alert_id: int, now_us: int, policy: EscalationPolicy) -> Steps:
     """All steps of one alert that are due, in order; then when to look again."""
     row = yield FIND_ALERT, {"alert_id": alert_id}
     place = yield (
-        "SELECT since_time, steps_done FROM escalations WHERE alert_id = %(alert_id)s AND due_time <= %(now)s"
-        " FOR UPDATE",
+        _PLACE,
         {"alert_id": alert_id, "now": moment(now_us)},
     )
     if place is None:  # another engine did it, or somebody has taken the alert up
@@ -162,8 +161,7 @@ def _unsuppress(alert_id: int, suppression_id: int, now_us: int) -> Steps:
     (log_id,) = yield LOG_STEP, values
     if alert.state == "open":
         yield (
-            "INSERT INTO escalations (alert_id, since_time, due_time, steps_done)"
-            " VALUES (%(alert_id)s, %(now)s, %(now)s, 0) ON CONFLICT DO NOTHING",
+            _BEGIN,
             values,
         )
     yield from tell(
@@ -175,6 +173,14 @@ def _unsuppress(alert_id: int, suppression_id: int, now_us: int) -> Steps:
     )
 
 
+_PLACE: Final = """
+SELECT since_time, steps_done FROM escalations WHERE alert_id = %(alert_id)s AND due_time <= %(now)s
+FOR UPDATE
+"""
+_BEGIN: Final = """
+INSERT INTO escalations (alert_id, since_time, due_time, steps_done)
+VALUES (%(alert_id)s, %(now)s, %(now)s, 0) ON CONFLICT DO NOTHING
+"""
 _ANOTHER: Final = """
 SELECT s.suppression_id FROM suppressions s JOIN alerts a ON a.alert_id = %(alert_id)s
 WHERE s.released_time IS NULL AND s.lifted_time IS NULL AND s.until_time > %(now)s

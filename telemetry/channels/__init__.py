@@ -1,0 +1,1 @@
+"""Room of telemetry: how operators are told. Each channel is a module behind the interface in ``channel``."""
