@@ -24,6 +24,8 @@ from telemetry.channels.settings import (  # noqa: TC001 - pydantic needs them
     EmailSettings,
     WebhookSettings,
 )
+from telemetry.mqtt.patterns import DEFAULT_FORMATS, Pattern
+from telemetry.mqtt.topics import KIND_OF_FORMAT
 
 __all__ = ["DEFAULT_HTTP", "Settings", "SettingsError", "default_data_dir", "load_settings"]
 
@@ -58,6 +60,11 @@ class Settings(BaseModel):
         None, ge=1, le=65535, description="port of the embedded broker; left out: a free one"
     )
     mqtt_root: str = Field("ringfence/v1", description="root of all topics")
+    formats: dict[str, str] = Field(
+        default_factory=lambda: dict(DEFAULT_FORMATS),
+        description="table [formats]: topic pattern = format, for devices of other makers; as text "
+        "fleet/{imei}/data=teltonika,…",
+    )
     database_url: str | None = Field(
         None, description="PostgreSQL or TimescaleDB; left out: an embedded one is started"
     )
@@ -124,6 +131,25 @@ class Settings(BaseModel):
     def _database_scheme(cls, value: str | None) -> str | None:
         if value is not None and urlsplit(value).scheme not in {"postgresql", "postgres"}:
             raise ValueError("write it as postgresql://user:password@host:5432/database")
+        return value
+
+    @field_validator("formats", mode="before")
+    @classmethod
+    def _formats_as_text(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return dict(item.strip().rpartition("=")[::2] for item in value.split(",") if item.strip())
+
+    @field_validator("formats")
+    @classmethod
+    def _known_formats(cls, value: dict[str, str]) -> dict[str, str]:
+        for text, name in value.items():
+            Pattern.of(text)
+            if name not in KIND_OF_FORMAT:
+                raise ValueError(
+                    f"topic pattern {text!r}: no format is called {name!r}; "
+                    f"there are {', '.join(KIND_OF_FORMAT)}"
+                )
         return value
 
     @field_validator("mqtt_root")

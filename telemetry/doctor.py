@@ -50,6 +50,8 @@ class DoctorSettings(Protocol):
     @property
     def mqtt_root(self) -> str: ...
     @property
+    def formats(self) -> dict[str, str]: ...
+    @property
     def database_url(self) -> str | None: ...
     @property
     def data_dir(self) -> Path: ...
@@ -161,7 +163,7 @@ def _broker(url: str, settings: DoctorSettings) -> Check:
     """Connect, log in, subscribe to what the engine subscribes to, publish where its heartbeat goes."""
     from telemetry.columns import Outgoing  # noqa: PLC0415
     from telemetry.mqtt.session import MqttError, Session  # noqa: PLC0415
-    from telemetry.mqtt.topics import Topics  # noqa: PLC0415
+    from telemetry.mqtt.topics import Topics, subscriptions  # noqa: PLC0415
 
     root = settings.mqtt_root
     probe = Outgoing(
@@ -171,7 +173,7 @@ def _broker(url: str, settings: DoctorSettings) -> Check:
         session = Session(
             url,
             f"ringfence-doctor-{secrets.token_hex(4)}",
-            [f"{root}/+/+/{leaf}" for leaf in ("pings", "status", "results", "checkins")] + ["owntracks/+/+"],
+            subscriptions(root, settings.formats),
             topics=Topics(root),
             clean=True,
             ca_file=settings.mqtt_ca,

@@ -26,7 +26,7 @@ from telemetry.heartbeat import EngineHealth, Heartbeat
 from telemetry.housekeeper import Housekeeper
 from telemetry.metrics import Metrics
 from telemetry.mqtt.session import Session
-from telemetry.mqtt.topics import Topics
+from telemetry.mqtt.topics import Topics, subscriptions
 from telemetry.rules_watch import RulesWatch
 from telemetry.services.broker import EmbeddedBroker
 from telemetry.services.datadir import DataDirLock
@@ -200,7 +200,11 @@ class Up:
         root, number = self.settings.mqtt_root, self.settings.share
         self._heartbeat = Heartbeat(root, number)
         self._share_session = self._session(
-            mqtt_url, "share", subscriptions(root), start=False, will=self._heartbeat.message("lost")
+            mqtt_url,
+            "share",
+            subscriptions(root, self.settings.formats),
+            start=False,
+            will=self._heartbeat.message("lost"),
         )
         self.share = Share(self.settings, self._store, self._share_session, self.metrics, self._dispatch.wake)
         self.share.start(rules)
@@ -229,7 +233,7 @@ class Up:
             mqtt_url,
             f"ringfence-{role}-{self.settings.share}",  # fixed: whoever connects as the share takes it over
             filters,
-            topics=Topics(self.settings.mqtt_root),
+            topics=Topics(self.settings.mqtt_root, self.settings.formats),
             will=will,
             ca_file=self.settings.mqtt_ca,
         )
@@ -355,11 +359,6 @@ def _number(store: Store, ruleset: Ruleset) -> RulesVersion:
     stored = store.load_ruleset(number)
     assert stored is not None
     return RulesVersion(number, ruleset, stored[2])  # of a version found, the time at which it took effect
-
-
-def subscriptions(root: str) -> list[str]:
-    """The filters of a share that has all lanes."""
-    return [f"{root}/+/+/{leaf}" for leaf in ("pings", "status", "results", "checkins")] + ["owntracks/+/+"]
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -11,7 +11,7 @@ import numpy as np
 
 from geofence import Pings
 from telemetry.columns import MARK_TAG_WRONG, Decoded
-from telemetry.formats import binary_v1, json_v1, owntracks
+from telemetry.formats import binary_v1, json_v1, lwm2m, owntracks, teltonika, traccar
 from telemetry.formats.gather import FIX_COLUMNS, Gathered, Part
 from telemetry.formats.notices import (
     decode_check_ins,
@@ -21,7 +21,19 @@ from telemetry.formats.notices import (
     decode_unknown,
     pass_over,
 )
-from telemetry.mqtt.topics import CHECKINS, ENGINE, OVERSIZE, OWNTRACKS, PINGS, RESULTS, STATUS, UNKNOWN
+from telemetry.mqtt.topics import (
+    CHECKINS,
+    ENGINE,
+    LWM2M,
+    OVERSIZE,
+    OWNTRACKS,
+    PINGS,
+    RESULTS,
+    STATUS,
+    TELTONIKA,
+    TRACCAR,
+    UNKNOWN,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +52,9 @@ FORMATS: Final[dict[int, Callable[[Gathered, NDArray[np.intp]], None]]] = {
     PINGS: json_v1.decode,
     _BINARY: binary_v1.decode,
     OWNTRACKS: owntracks.decode,
+    TRACCAR: traccar.decode,
+    TELTONIKA: teltonika.decode,
+    LWM2M: lwm2m.decode,
     STATUS: decode_statuses,
     RESULTS: decode_results,
     CHECKINS: decode_check_ins,
@@ -53,6 +68,9 @@ _EXCERPTS: Final[dict[int, Callable[[Gathered, int, int], bytes]]] = {
     PINGS: json_v1.excerpt,
     _BINARY: binary_v1.excerpt,
     OWNTRACKS: owntracks.excerpt,
+    TRACCAR: traccar.excerpt,
+    TELTONIKA: teltonika.excerpt,
+    LWM2M: lwm2m.excerpt,
 }
 
 
@@ -121,5 +139,5 @@ def _join(found: Gathered) -> Part:
 
 def _mark_untagged(found: Gathered, kind: NDArray[np.int16]) -> None:
     """A device with a key must tag its messages, and only the binary format can."""
-    untagged = np.flatnonzero((kind == PINGS) | (kind == OWNTRACKS))
+    untagged = np.flatnonzero(np.isin(kind, [code for code in _EXCERPTS if code != _BINARY]))
     found.marks[found.with_key(untagged)] |= MARK_TAG_WRONG

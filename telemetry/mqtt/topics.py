@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from telemetry.mqtt.patterns import DEFAULT_FORMATS, Pattern
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from geofence import Devices
@@ -19,17 +23,22 @@ if TYPE_CHECKING:
 __all__ = [
     "CHECKINS",
     "ENGINE",
+    "KIND_OF_FORMAT",
+    "LWM2M",
     "OVERSIZE",
     "OWNTRACKS",
     "PINGS",
     "RESULTS",
     "STATUS",
+    "TELTONIKA",
+    "TRACCAR",
     "UNKNOWN",
     "Topics",
     "alert_topic",
     "device_topic",
     "is_device_id",
     "lane_of",
+    "subscriptions",
 ]
 
 # What a topic carries.
@@ -41,11 +50,22 @@ CHECKINS: Final = 4
 OWNTRACKS: Final = 5
 ENGINE: Final = 7  # an engine's own heartbeat, which the filter for devices' status matches as well
 OVERSIZE: Final = 6  # stands in for a message that was too large to take in, see telemetry.mqtt.oversize
+TRACCAR: Final = 8
+TELTONIKA: Final = 9
+LWM2M: Final = 10
+
+# The formats that a topic pattern of the settings can name; `pings` is binary v1 or JSON v1.
+KIND_OF_FORMAT: Final = {
+    "pings": PINGS,
+    "owntracks": OWNTRACKS,
+    "traccar": TRACCAR,
+    "teltonika": TELTONIKA,
+    "lwm2m": LWM2M,
+}
 
 _LEAVES: Final = {"pings": PINGS, "status": STATUS, "results": RESULTS, "checkins": CHECKINS}
 _DEVICE_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _LANE: Final = re.compile(r"[0-9a-f]{2}")
-_OWNTRACKS_ROOT: Final = "owntracks"
 
 
 def is_device_id(text: str) -> bool:
@@ -72,6 +92,12 @@ def alert_topic(root: str, severity: str, device_id: str, alert_id: str) -> str:
     return f"{root}/alerts/{severity}/{device_id}/{alert_id}"
 
 
+def subscriptions(root: str, formats: Mapping[str, str] = DEFAULT_FORMATS) -> list[str]:
+    """The topic filters of an engine that has all lanes. formats: topic pattern -> format."""
+    leaves = ("pings", "status", "results", "checkins")
+    return [f"{root}/+/+/{leaf}" for leaf in leaves] + [Pattern.of(text).filter for text in formats]
+
+
 class Topics:
     """An append-only table that gives each topic string a small number, its slot.
 
@@ -84,8 +110,10 @@ class Topics:
     a device to its own. One thread adds to it (the session's); others may read what it has handed out.
     """
 
-    def __init__(self, root: str = "ringfence/v1") -> None:
+    def __init__(self, root: str = "ringfence/v1", formats: Mapping[str, str] = DEFAULT_FORMATS) -> None:
+        """formats: topic pattern -> format, see KIND_OF_FORMAT; of two that fit a topic the first counts."""
         self.root = root
+        self._patterns = [(Pattern.of(text), KIND_OF_FORMAT[name]) for text, name in formats.items()]
         self.names: list[str] = []
         self._slots: dict[str | bytes, int] = {}
         self._oversize: dict[int, int] = {}
@@ -99,7 +127,7 @@ class Topics:
 
     @property
     def kind(self) -> NDArray[np.int8]:
-        """int8, one for each slot: PINGS, STATUS, RESULTS, CHECKINS, OWNTRACKS, OVERSIZE or UNKNOWN."""
+        """int8, one for each slot: PINGS, STATUS and so on, see above."""
         return self._kinds[: len(self.names)]
 
     def device_id(self, slot: int) -> str | None:
@@ -163,9 +191,8 @@ class Topics:
                 return _LEAVES[leaf], device_id
             if lane == "engine" and leaf == "status":
                 return ENGINE, None
-        levels = name.split("/")
-        if len(levels) == 3 and levels[0] == _OWNTRACKS_ROOT:
-            device_id = f"{levels[1]}-{levels[2]}"
-            if levels[1] and levels[2] and is_device_id(device_id):
-                return OWNTRACKS, device_id
+        for pattern, kind in self._patterns:
+            found = pattern.device_id(name)
+            if found is not None and is_device_id(found):
+                return kind, found
         return UNKNOWN, None

@@ -15,11 +15,10 @@ from telemetry.columns import Tick
 from telemetry.config import Settings
 from telemetry.metrics import Metrics
 from telemetry.mqtt.session import Session
-from telemetry.mqtt.topics import Topics
+from telemetry.mqtt.topics import Topics, subscriptions
 from telemetry.pipeline import Work
 from telemetry.share import RulesVersion, Share
 from telemetry.store import Store
-from telemetry.up import subscriptions
 from tests.end_to_end.conftest import HOME, Client, Database, write_circle_rules
 
 ROOT = "ringfence/v1"
