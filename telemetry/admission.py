@@ -112,6 +112,7 @@ class Admission:
             rejects=rejects,
             check_ins=check_ins,
             statuses=decoded.statuses,
+            results=decoded.results,
         )
 
     def remember(

@@ -17,6 +17,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from telemetry.config import DEFAULT_HTTP, SettingsError, load_settings
+from telemetry.quarantine import app as quarantine_app
 
 __all__ = ["app", "main"]
 
@@ -32,6 +33,7 @@ app = typer.Typer(
 )
 alerts_app = typer.Typer(help="What operators see.", no_args_is_help=True)
 app.add_typer(alerts_app, name="alerts")
+app.add_typer(quarantine_app, name="quarantine")
 
 out = Console()
 err = Console(stderr=True)

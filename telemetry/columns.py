@@ -168,6 +168,7 @@ class Admitted:
     rejects: list[Reject]
     check_ins: list[CheckIn]
     statuses: list[DeviceStatus]
+    results: list[CommandResult] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,13 @@ class Settings(BaseModel):
     keep_pings_days: int = Field(
         90, ge=0, description="days after which raw pings are dropped; 0: never. Decisions are kept"
     )
+    keep_check_ins_days: int = Field(0, ge=0, description="the same of check-ins; 0: never")
+    keep_command_results_days: int = Field(0, ge=0, description="of what devices did with commands; 0: never")
+    keep_transitions_days: int = Field(0, ge=0, description="of transitions; 0: never")
+    keep_violations_days: int = Field(0, ge=0, description="of violations that are over; 0: never")
+    keep_quarantine_days: int = Field(30, ge=0, description="of messages that can't be read; 0: never")
+    keep_outbox_days: int = Field(30, ge=0, description="of messages to operators that were sent; 0: never")
+    quarantine_mb: int = Field(1024, ge=0, description="most that the quarantine takes on disk; 0: no bound")
     snapshot_s: float = Field(30.0, gt=0, description="seconds between snapshots")
     tick_s: float = Field(
         1.0, gt=0, description="seconds between looks at the clock (silence, schedule edges)"

@@ -22,6 +22,7 @@ from telemetry.alerts.tracker import AlertTracker
 from telemetry.columns import Admitted, Batch, Messages, Reject, Tick
 from telemetry.judging import RulesVersion, judge
 from telemetry.pipeline import Work, nothing_admitted, run
+from telemetry.replaying import replays_asked
 from telemetry.rules_watch import RulesSchedule
 from telemetry.store import StaleEpoch, StoreError, StoreUnavailable
 
@@ -214,7 +215,8 @@ class Share:
                     self._take(Work(messages, tick, new_rules))
                 if now_s >= next_look_s:
                     next_look_s = now_s + LOOK_S
-                    self._look_at_database()
+                    if self._look_at_database():
+                        self._take_replays()
                 if now_s >= next_snapshot_s:
                     next_snapshot_s = now_s + self._settings.snapshot_s
                     self._save_snapshot()
@@ -254,14 +256,21 @@ class Share:
         if self._unstored is not None:
             self._commit_alone(nothing_admitted(self.devices), self._unstored)
 
-    def _look_at_database(self) -> None:
+    def _look_at_database(self) -> bool:
         """Notice, also while nothing comes in, that the database is away or another has taken this share."""
         try:
             self._store.confirm_epoch(self.number, self.epoch)
         except StoreUnavailable as error:
             self.problem = f"the database is away: {error}"
-        else:
-            self.problem = None
+            return False
+        self.problem = None
+        return True
+
+    def _take_replays(self) -> None:
+        """Take in again what operators ask for from the quarantine, like messages of the broker."""
+        messages = replays_asked(self)
+        if messages is not None:
+            self._take(Work(messages))
 
     def _patiently(self, ask: Callable[[], T]) -> T:
         """Ask the store, and again while it is away. Raises Stopping when the share is stopped meanwhile."""
@@ -278,6 +287,10 @@ class Share:
             else:
                 self.problem = None
                 return answer
+
+    def patiently(self, ask: Callable[[Store], T]) -> T:
+        """What the store answers, however long it is away. Raises Stopping."""
+        return self._patiently(lambda: ask(self._store))
 
     def _stored(self, pings: Pings) -> NDArray[np.bool_]:
         """Which of these the store has: what admission asks for pings older than its window."""

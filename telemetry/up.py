@@ -120,7 +120,8 @@ class Up:
         database_url = settings.database_url or self._start_postgres()
         mqtt_url = settings.mqtt_url or self._start_broker()
         self._database_url = database_url
-        self._store = stack.enter_context(contextlib.closing(Store.open(database_url)))
+        store = Store.open(database_url, retention=_retention(settings))
+        self._store = stack.enter_context(contextlib.closing(store))
         self._store.migrate()
         say(f"database ready ({self._store.extension or 'native partitions'})")
         rules = self._load_rules()
@@ -189,8 +190,7 @@ class Up:
         self._stack.callback(self._dispatch.stop, STOP_NOTIFIER_S)
 
     def _start_housekeeper(self, database_url: str) -> None:
-        retention = Retention.of_pings(self.settings.keep_pings_days or None)
-        store = Store.open(database_url, retention=retention)
+        store = Store.open(database_url, retention=_retention(self.settings))
         self._stack.callback(store.close)
         housekeeper = Housekeeper(store)
         housekeeper.start()
@@ -351,6 +351,20 @@ class Up:
             return
         self.share.adopt(rules)
         self._say(f"rules version {rules.version} adopted")
+
+
+def _retention(settings: Settings) -> Retention:
+    """For how long each table keeps its rows; 0 in the settings is for ever."""
+    return Retention.of_pings(
+        settings.keep_pings_days or None,
+        check_ins=settings.keep_check_ins_days or None,
+        command_results=settings.keep_command_results_days or None,
+        transitions=settings.keep_transitions_days or None,
+        violations=settings.keep_violations_days or None,
+        quarantine=settings.keep_quarantine_days or None,
+        outbox=settings.keep_outbox_days or None,
+        quarantine_bytes=(settings.quarantine_mb << 20) or None,
+    )
 
 
 def _number(store: Store, ruleset: Ruleset) -> RulesVersion:

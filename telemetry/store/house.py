@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Self
 
 from telemetry.store.partitions import AHEAD_DAYS, DAILY, DAY_US
-from telemetry.store.rows import time_us_of
+from telemetry.store.quarantine import size_of
+from telemetry.store.rows import moment, time_us_of
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -35,19 +36,22 @@ class Retention:
     transitions: int | None = None
     violations: int | None = None
     quarantine: int | None = 30
+    command_results: int | None = None
     outbox: int | None = 30
+    quarantine_bytes: int | None = 1 << 30  # from half of it on the oldest days go
 
     @classmethod
-    def of_pings(cls, days: int | None) -> Self:
+    def of_pings(cls, days: int | None, **others: int | None) -> Self:
         """Pings for so long, and as long the batches, which tell in what order they were decided."""
-        return cls(pings=days, batches=days)
+        return cls(pings=days, batches=days, **others)
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            days = getattr(self, field.name)
-            if days is not None and days < 1:
+            value = getattr(self, field.name)
+            if value is not None and value < 1:
+                unit = "bytes" if field.name == "quarantine_bytes" else "days"
                 raise ValueError(
-                    f"retention of {field.name} is {days} days; give at least 1, or None to keep all"
+                    f"retention of {field.name} is {value} {unit}; give at least 1, or None to keep all"
                 )
 
 
@@ -61,7 +65,8 @@ def make_ahead(connection: Connection[Any], layout: Layout, now_us: int) -> None
 def clean(connection: Connection[Any], layout: Layout, retention: Retention, now_us: int) -> dict[str, int]:
     """Drop the days past their retention; gives how many of each table.
 
-    What a restart would still replay, and messages that were not sent, are kept whatever their age.
+    What a restart would still replay, violations that last, and messages that were not sent are kept whatever
+    their age.
     """
     dropped: dict[str, int] = {}
     for table in DAILY:
@@ -76,6 +81,26 @@ def clean(connection: Connection[Any], layout: Layout, retention: Retention, now
         if count:
             dropped[table] = count
             log.info("retention: %d days of %s dropped", count, table)
+            if table == "violations":  # their heads say which rows are current, and are no days
+                connection.execute(
+                    "DELETE FROM violation_heads WHERE opened_time < %s",
+                    (moment(before_us // DAY_US * DAY_US),),
+                )
+    if retention.quarantine_bytes is not None:
+        count = _make_room(connection, layout, retention.quarantine_bytes, now_us)
+        if count:
+            dropped["quarantine"] = dropped.get("quarantine", 0) + count
+            log.warning("the quarantine was filling up: its %d oldest days were dropped", count)
+    return dropped
+
+
+def _make_room(connection: Connection[Any], layout: Layout, most_bytes: int, now_us: int) -> int:
+    """Drop the oldest days of the quarantine while it takes over half of what it may; today stays."""
+    dropped = 0
+    for _, end_us in layout.parts(connection, "quarantine"):
+        if end_us > now_us or size_of(connection, layout) <= most_bytes // 2:
+            break
+        dropped += layout.drop_before(connection, "quarantine", end_us)
     return dropped
 
 
@@ -117,5 +142,6 @@ _NEEDED = {
     "pings": "SELECT min(b.first_fix_time)" + _LATER_BATCHES,
     "batches": "SELECT min(b.committed_time)" + _LATER_BATCHES,
     "check_ins": "SELECT min(b.first_check_in)" + _LATER_BATCHES,
+    "violations": "SELECT min(opened_time) FROM violation_heads WHERE state = 'open'",
     "outbox": "SELECT min(created_time) FROM outbox WHERE sent_time IS NULL",
 }

@@ -38,6 +38,7 @@ DAILY: Final[dict[str, str]] = {
     "violations": "opened_time",
     "check_ins": "received_time",
     "quarantine": "received_time",
+    "command_results": "received_time",
     "outbox": "created_time",
 }
 

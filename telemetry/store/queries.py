@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALERTS",
+    "COMMAND_RESULTS",
     "DEVICES",
     "NEAR",
     "POSITIONS",
@@ -95,6 +96,13 @@ ORDER BY fix_time, boot NULLS FIRST, seq NULLS FIRST
 def track_row(row: Sequence[Any]) -> TrackRow:
     """A row of TRACK."""
     return TrackRow(*row)
+
+
+COMMAND_RESULTS: Final = """
+SELECT device_id, command_id, done, detail, time, received_time
+FROM command_results WHERE device_id = %(device_id)s
+ORDER BY received_time DESC, command_id LIMIT %(limit)s
+"""
 
 
 TRANSITIONS: Final = """

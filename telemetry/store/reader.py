@@ -12,6 +12,7 @@ from psycopg import errors as pg
 from psycopg import sql
 
 from telemetry.api.reader import EventRow, LogRow, Page
+from telemetry.columns import CommandResult
 from telemetry.store import queries
 from telemetry.store.actions import act
 from telemetry.store.cells import cells_around
@@ -113,6 +114,15 @@ class Reader(RulesEditing):
         values = {"device_id": device_id, "from": bound(from_us), "to": bound(to_us)}
         async for rows in self._stream("reading a track", queries.TRACK, values):
             yield list(map(queries.track_row, rows))
+
+    async def command_results(self, device_id: str, *, limit: int = 100) -> Sequence[CommandResult]:
+        """What a device did with commands, newest first."""
+        rows = await self._rows(
+            "reading results of commands",
+            queries.COMMAND_RESULTS,
+            {"device_id": device_id, "limit": limit},
+        )
+        return [CommandResult(*row) for row in rows]
 
     async def near(
         self, lat_e7: int, lon_e7: int, radius_m: float, from_us: int, to_us: int, *, limit: int = 10_000

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from psycopg import Cursor
 
     from geofence import Decided
-    from telemetry.columns import Batch, CheckIn, Reject
+    from telemetry.columns import Batch, CheckIn, CommandResult, Reject
 
 __all__ = [
     "KEPT_PAYLOAD_BYTES",
@@ -41,12 +43,14 @@ __all__ = [
     "transition_rows",
     "violation_row",
     "write_check_ins",
+    "write_command_results",
     "write_rejects",
     "write_transitions",
     "write_violations",
 ]
 
 KEPT_PAYLOAD_BYTES: Final = 64 << 10  # of a rejected payload; a message of 1,024 pings has 33 KB
+BRIEF_PAYLOAD_BYTES: Final = 256  # of one in a full quarantine
 OUTBOX_CHANNEL: Final = "ringfence_outbox"  # NOTIFY goes here with the newest id
 OUTBOX_LOCK: Final = 0x52464E4F
 
@@ -262,8 +266,44 @@ def write_check_ins(cursor: Cursor[Any], batch: Batch, check_ins: Sequence[Check
     copy_rows(cursor, "check_ins", columns, rows)
 
 
-def write_rejects(cursor: Cursor[Any], batch: Batch, rejects: Sequence[Reject]) -> None:
-    """COPY what could not be read; of a payload past the bound the beginning and a hash of the whole."""
+def write_command_results(cursor: Cursor[Any], batch: Batch, results: Sequence[CommandResult]) -> None:
+    """Insert what devices did with commands; what the broker brings again is there already."""
+    cursor.executemany(
+        "INSERT INTO command_results (time, received_time, batch, share, done, device_id, command_id, detail)"
+        " SELECT %(time)s, %(received)s, %(batch)s, %(share)s, %(done)s, %(device)s, %(command)s, %(detail)s"
+        " WHERE NOT EXISTS (SELECT FROM command_results r WHERE r.device_id = %(device)s"
+        " AND r.command_id = %(command)s AND r.time = %(time)s AND r.done = %(done)s)",
+        [
+            {
+                "time": bound(r.time_us),
+                "received": moment(r.received_time_us),
+                "batch": batch.number,
+                "share": batch.share,
+                "done": r.done,
+                "device": r.device_id,
+                "command": storable(r.command_id),
+                "detail": storable(r.detail),
+            }
+            for r in results
+        ],
+    )
+
+
+def write_rejects(
+    cursor: Cursor[Any], batch: Batch, rejects: Sequence[Reject], *, brief: bool = False
+) -> None:
+    """COPY what could not be read; of a payload past the bound the beginning and a hash of the whole.
+
+    brief : the quarantine is full, so one of each reason stands for all of them
+    """
+    kept_bytes = BRIEF_PAYLOAD_BYTES if brief else KEPT_PAYLOAD_BYTES
+    if brief:
+        counts = Counter(r.reason for r in rejects)
+        first = {r.reason: r for r in reversed(rejects)}
+        rejects = [
+            replace(r, detail=f"{r.detail} (the quarantine is full: one of {counts[r.reason]} of this batch)")
+            for r in first.values()
+        ]
     columns = (
         ("received_time", "timestamptz"),
         ("batch", "int8"),
@@ -284,8 +324,8 @@ def write_rejects(cursor: Cursor[Any], batch: Batch, rejects: Sequence[Reject]) 
             storable(r.topic),
             storable(r.reason),
             storable(r.detail),
-            r.payload[:KEPT_PAYLOAD_BYTES],
-            hashlib.sha256(r.payload).digest() if len(r.payload) > KEPT_PAYLOAD_BYTES else None,
+            r.payload[:kept_bytes],
+            hashlib.sha256(r.payload).digest() if len(r.payload) > kept_bytes else None,
         )
         for r in rejects
     )

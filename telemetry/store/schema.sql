@@ -237,6 +237,35 @@ CREATE TABLE quarantine (
     payload_sha256   bytea                       -- of the whole, where only the beginning was kept
 ) /* by day: received_time */;
 CREATE INDEX quarantine_newest ON quarantine (received_time DESC, quarantine_id DESC);
+CREATE INDEX quarantine_number ON quarantine (quarantine_id);
+
+-- Who asked for a quarantined message to be taken in again, and when its share did.
+CREATE TABLE quarantine_replays (
+    replay_id        bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+    quarantine_id    bigint NOT NULL,
+    received_time    timestamptz NOT NULL,       -- of the message when it was quarantined
+    asked_time       timestamptz NOT NULL,
+    taken_time       timestamptz,                -- NULL: it waits; else the received time it was given now
+    batch            bigint,                     -- the last that was committed for it
+    share            smallint NOT NULL,
+    who              text NOT NULL
+);
+CREATE UNIQUE INDEX quarantine_replays_waiting ON quarantine_replays (quarantine_id) WHERE taken_time IS NULL;
+CREATE INDEX quarantine_replays_message ON quarantine_replays (quarantine_id, replay_id DESC);
+
+-- What devices said they did with commands. A result that comes twice is stored once.
+CREATE TABLE command_results (
+    time             timestamptz NOT NULL,       -- the device's
+    received_time    timestamptz NOT NULL,
+    batch            bigint NOT NULL,
+    share            smallint NOT NULL,
+    done             boolean NOT NULL,           -- false: refused
+    device_id        text COLLATE "C" NOT NULL,
+    command_id       text COLLATE "C" NOT NULL,
+    detail           text NOT NULL
+) /* by day: received_time */;
+CREATE INDEX command_results_command ON command_results (device_id, command_id);
+CREATE INDEX command_results_device ON command_results (device_id, received_time DESC);
 
 CREATE SEQUENCE outbox_ids AS bigint;
 CREATE TABLE outbox (

@@ -18,10 +18,11 @@ from telemetry.store.house import Retention
 from telemetry.store.link import Link
 from telemetry.store.packing import PING_COLUMNS, PingPacker
 from telemetry.store.partitions import DAY_US, TimescaleChunks, days_of
+from telemetry.store.quarantine import Quarantine, QuarantineGuard
 from telemetry.store.rows import (
     moment,
     write_check_ins,
-    write_rejects,
+    write_command_results,
     write_transitions,
     write_violations,
 )
@@ -62,6 +63,8 @@ class Store:
         self._layout: Layout | None = None
         self._packer = PingPacker()
         self._board = StatusBoard()
+        self._guard = QuarantineGuard(self._retention.quarantine_bytes)
+        self.quarantine = Quarantine(link)
 
     @classmethod
     def open(
@@ -191,8 +194,10 @@ class Store:
                 write_violations(cursor, batch, now)
             if admitted.check_ins:
                 write_check_ins(cursor, batch, admitted.check_ins)
+            if admitted.results:
+                write_command_results(cursor, batch, admitted.results)
             if admitted.rejects:
-                write_rejects(cursor, batch, admitted.rejects)
+                self._guard.write(cursor, self._layout_of(connection), batch, admitted.rejects)
             if admitted.statuses:
                 write_statuses(cursor, admitted.statuses)
             self._board.write(cursor, self._packer, now_us)
@@ -232,6 +237,7 @@ class Store:
         admitted, today = batch.admitted, now_us // DAY_US
         received = [c.received_time_us for c in admitted.check_ins]
         rejected = [r.received_time_us for r in admitted.rejects]
+        results = [r.received_time_us for r in admitted.results]
         for table, days in (
             ("batches", {today}),
             (
@@ -243,6 +249,7 @@ class Store:
             ("violations", days_of(*(d.violations["opened_us"] for d in batch.decided))),
             ("check_ins", days_of(np.array(received, np.int64))),
             ("quarantine", days_of(np.array(rejected, np.int64))),
+            ("command_results", days_of(np.array(results, np.int64))),
         ):
             layout.ensure(connection, table, days)
 

@@ -79,6 +79,7 @@ class Maker:
             rejects=more.pop("rejects", []),
             check_ins=more.pop("check_ins", []),
             statuses=more.pop("statuses", []),
+            results=more.pop("results", []),
         )
         batch = Batch(
             share=0,

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geofence import AMENDED, CLOSED, NO_ACCURACY, NO_FIX, NO_SEQ, UNKNOWN_U8, UNKNOWN_U16, WITHDRAWN
-from telemetry.columns import AlertChange, DeviceStatus, Outgoing
+from telemetry.columns import AlertChange, CommandResult, DeviceStatus, Outgoing
 from telemetry.store import AlertConflict, BadCursor, NoSuchAlert, Reader, StoreError, StoreUnavailable
 from telemetry.store.cursors import read_cursor, write_cursor
 from tests.telemetry.store.batches import DAY_US, DOCUMENT, NOW_US
@@ -115,6 +115,15 @@ def test_positions_since(store, make, database_url):
     assert sorted(p.device_id for p in everyone) == ["a17", "b2"]
     assert [(p.device_id, p.lat_e7) for p in newer] == [("b2", NO_FIX)]
     assert none == []
+
+
+def test_what_devices_did_with_commands(store, make, database_url):
+    first = CommandResult("a17", "c-1", True, "", NOW_US - 9, NOW_US)
+    second = CommandResult("a17", "c-2", False, "battery low", NOW_US, NOW_US + 1)
+    store.commit(make.batch(results=[first, second, replace(first, device_id="b2")]))
+    found = ask(database_url, lambda reader: reader.command_results("a17"))
+    assert found == [second, first]
+    assert ask(database_url, lambda reader: reader.command_results("a17", limit=1)) == [second]
 
 
 def test_a_track_streams_every_ping_in_order(store, make, database_url, monkeypatch):

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from geofence import NO_TIME
 from telemetry.store import Retention, SchemaTooNew, Store, StoreError, StoreUnavailable
 from telemetry.store.connect import check_server, shown
 from telemetry.store.partitions import DAILY, DAY_US
@@ -62,6 +63,7 @@ def test_every_table_of_the_design_is_there(store, query):
         "pings", "transitions", "violations", "current_violations", "alerts", "alert_log", "check_ins",
         "quarantine",
         "zones", "rules", "enrollments", "shares", "batches", "snapshots", "outbox", "device_status",
+        "command_results", "quarantine_replays",
     }  # fmt: skip
     texts = query(
         "SELECT table_name FROM information_schema.columns"
@@ -310,6 +312,28 @@ def test_old_days_are_dropped_whole_and_new_ones_made(database_url, make, query)
     assert store.keep_house(NOW_US + 2 * DAY_US) == {"pings": 2}
     if store.extension is None:
         assert max(_days(query, store, "outbox")) >= today + 5
+    store.close()
+
+
+def test_violations_go_with_their_heads_and_those_that_last_stay(database_url, make, query):
+    retention = Retention(violations=7)
+    store = Store.open(database_url, retention=retention, now_us=lambda: NOW_US)
+    store.migrate()
+    make.lease = store.take_share(0)
+    violations = [
+        {"violation_id": age, "opened_us": NOW_US - age * DAY_US, "confirmed_us": NOW_US, "closed_us": closed}
+        for age, closed in ((2, NOW_US), (9, NOW_US), (12, NO_TIME), (20, NOW_US))
+    ]
+    make.pings("a17")  # the device of the decisions
+    store.commit(make.batch(decided=[make.decided(violations=violations)]))
+    store.save_snapshot(0, make.lease.epoch, 1, b"state")
+    assert store.keep_house() == {"violations": 1}  # of 20 days ago; that of 9 waits for the open one before
+    assert query("SELECT violation_id, state FROM current_violations ORDER BY 1") == [
+        (2, "closed"),
+        (9, "closed"),
+        (12, "open"),
+    ]
+    assert query("SELECT count(*) FROM violation_heads") == [(3,)]
     store.close()
 
 

@@ -64,11 +64,10 @@ def test_other_shares_are_left_alone(store, make, database_url, query):
 
 
 ZOMBIE = """
-    import os, signal, sys, time
+    import os, runpy, signal, sys, time
     import telemetry.store.store as module
     from telemetry.store import Store
-    sys.path.insert(0, sys.argv[2])
-    from tests.telemetry.store.batches import Maker
+    Maker = runpy.run_path(sys.argv[2])["Maker"]  # other distributions have "tests" too
 
     make = Maker()
     store = Store.open(sys.argv[1])
@@ -97,7 +96,13 @@ ZOMBIE = """
 
 def test_a_zombie_stopped_in_its_transaction_holds_up_nobody(store, make, database_url, query):
     """A real process under SIGSTOP holds the share's row; its successor works; SIGCONT changes nothing."""
-    command = [sys.executable, "-c", textwrap.dedent(ZOMBIE), database_url, str(Path(__file__).parents[3])]
+    command = [
+        sys.executable,
+        "-c",
+        textwrap.dedent(ZOMBIE),
+        database_url,
+        str(Path(__file__).with_name("batches.py")),
+    ]
     zombie = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert zombie.stdout is not None
