@@ -16,6 +16,7 @@ from rich.logging import RichHandler
 from rich.table import Column, Table
 from rich.text import Text
 
+from telemetry.access.cli import audit_app
 from telemetry.config import DEFAULT_HTTP, SettingsError, load_settings
 from telemetry.quarantine import app as quarantine_app
 
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 alerts_app = typer.Typer(help="What operators see.", no_args_is_help=True)
 app.add_typer(alerts_app, name="alerts")
+app.add_typer(audit_app, name="audit")
 app.add_typer(quarantine_app, name="quarantine")
 
 out = Console()
@@ -380,6 +382,7 @@ def _is_users_error(error: Exception) -> bool:
     """
     bases = (
         ("telemetry.config", "SettingsError"),
+        ("telemetry.access.errors", "AccessError"),
         ("telemetry.check", "PingFileError"),
         ("telemetry.replay", "ReplayError"),
         ("telemetry.alerts.tail", "TailError"),
