@@ -10,6 +10,7 @@ from telemetry.api.params import (
     Acknowledgement,
     AlertFilter,
     AlertId,
+    Assignment,
     Resolution,
     parse_id,
 )
@@ -32,8 +33,10 @@ def alert_routes(reader: Reader) -> APIRouter:
         page = await reader.alerts(
             device_id=query.device_id,
             rule_id=query.rule_id,
+            zone_id=query.zone_id,
             severity=query.severity,
             states=query.state,
+            assigned_to=query.assigned_to,
             from_us=query.from_us,
             to_us=query.to_us,
             cursor=query.cursor,
@@ -53,6 +56,18 @@ def alert_routes(reader: Reader) -> APIRouter:
     async def acknowledge(alert_id: AlertId, step: Acknowledgement) -> AlertDetail:
         number = parse_id(alert_id, "alert")
         await reader.act_on_alert(number, "acknowledge", who=step.who, note=step.note, outcome=None)
+        return await detail(number)
+
+    @router.post(
+        "/alerts/{alert_id}/assign",
+        summary="Say who deals with it",
+        responses=problems(403, 404, 409, 422, 503),
+    )
+    async def assign(alert_id: AlertId, step: Assignment) -> AlertDetail:
+        number = parse_id(alert_id, "alert")
+        await reader.act_on_alert(
+            number, "assign", who=step.who, note=step.note, outcome=None, assignee=step.to
+        )
         return await detail(number)
 
     @router.post(

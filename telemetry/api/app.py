@@ -12,6 +12,7 @@ from fastapi.responses import PlainTextResponse
 
 from telemetry.api import problems
 from telemetry.api.alerts import alert_routes
+from telemetry.api.channels import channel_routes
 from telemetry.api.fleet import fleet_routes
 from telemetry.api.guard import Guard
 from telemetry.api.history import history_routes
@@ -93,6 +94,7 @@ def create_app(
         rules_routes(reader, read_only=zones_read_only),
         history_routes(reader),
         alert_routes(reader),
+        channel_routes(reader),
         stream_routes(hub),
     ):
         app.include_router(routes, prefix=API_ROOT)

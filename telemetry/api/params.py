@@ -17,8 +17,10 @@ __all__ = [
     "AlertFilter",
     "AlertId",
     "AlertState",
+    "Assignment",
     "DeviceFilter",
     "DeviceId",
+    "Note",
     "Resolution",
     "Severity",
     "TimeUs",
@@ -59,6 +61,7 @@ TimeUs = Annotated[
     WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-11-24T08:00:00Z"]}),
 ]
 Text = Annotated[str, BeforeValidator(_plain_text), Field(min_length=1, max_length=200)]
+Note = Annotated[str, BeforeValidator(_plain_text), Field(max_length=2_000)]
 DeviceId = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$", examples=["a17"])]
 AlertId = Annotated[
     str,
@@ -138,7 +141,9 @@ class AlertFilter(_Listed):
     """Which alerts; times are those of the opening."""
 
     rule_id: Text | None = Field(None, alias="rule")
+    zone_id: Text | None = Field(None, alias="zone")
     severity: Severity | None = None
+    assigned_to: Text | None = Field(None, description="who deals with it")
     state: list[AlertState] = Field(default_factory=list, description="repeat it to ask for several")
 
 
@@ -146,9 +151,7 @@ class _Step(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     who: Annotated[Text, Field(max_length=100)] = Field("local operator", description="who takes this step")
-    note: Annotated[str, BeforeValidator(_plain_text), Field(max_length=2_000)] | None = Field(
-        None, description="for the log"
-    )
+    note: Note | None = Field(None, description="for the log")
 
 
 class Acknowledgement(_Step):
@@ -157,6 +160,17 @@ class Acknowledgement(_Step):
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"who": "m.ito", "note": "calling the wearer"}]}
     )
+
+
+class Assignment(_Step):
+    """Who deals with an alert from now on."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"to": "k.osei", "who": "m.ito", "note": "night shift"}]},
+    )
+
+    to: Annotated[Text, Field(max_length=100)] | None = Field(description="null: nobody yet")
 
 
 class Resolution(_Step):

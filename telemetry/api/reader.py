@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from telemetry.api.work import AlertWork
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
@@ -145,6 +147,11 @@ class AlertRow:
     sentence: str
     opened_us: int
     updated_us: int
+    acknowledged_us: int | None
+    resolved_us: int | None
+    assigned_to: str | None
+    note: str | None
+    suppression_id: int | None
     violation: ViolationRow | None
 
 
@@ -221,7 +228,7 @@ class CheckInRow:
     method: str
 
 
-class Reader(Protocol):
+class Reader(AlertWork, Protocol):
     """Async reading side of the store. Raises StoreUnavailable when the database does not answer."""
 
     async def open(self) -> None:
@@ -284,8 +291,10 @@ class Reader(Protocol):
         *,
         device_id: str | None,
         rule_id: str | None,
+        zone_id: str | None,
         severity: str | None,
         states: Sequence[str],
+        assigned_to: str | None,
         from_us: int | None,
         to_us: int | None,
         cursor: str | None,
@@ -300,12 +309,6 @@ class Reader(Protocol):
 
     async def alert_log(self, alert_id: int) -> Sequence[LogRow]:
         """Its history, oldest first."""
-        ...
-
-    async def act_on_alert(
-        self, alert_id: int, action: str, *, who: str, note: str | None, outcome: str | None
-    ) -> AlertRow:
-        """Acknowledge, resolve or reopen: alert, log and outbox in one transaction."""
         ...
 
     async def ruleset(self, version: int | None = None) -> tuple[int, dict[str, Any], int] | None:

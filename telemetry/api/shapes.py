@@ -147,6 +147,11 @@ class Alert(BaseModel):
     )
     opened_at: Time
     updated_at: Time
+    acknowledged_at: Time | None
+    resolved_at: Time | None
+    assigned_to: str | None = Field(description="who deals with it")
+    note: str | None = Field(description="the newest one that somebody left")
+    suppression_id: Id | None = Field(description="what keeps it quiet; null: it is delivered")
     confidence: Share | None
     violation: Violation | None = Field(description="the newest violation of this alert")
 
@@ -298,6 +303,11 @@ def _alert_fields(row: AlertRow) -> dict[str, Any]:
         "sentence": row.sentence,
         "opened_at": to_rfc3339(row.opened_us),
         "updated_at": to_rfc3339(row.updated_us),
+        "acknowledged_at": None if row.acknowledged_us is None else to_rfc3339(row.acknowledged_us),
+        "resolved_at": None if row.resolved_us is None else to_rfc3339(row.resolved_us),
+        "assigned_to": row.assigned_to,
+        "note": row.note,
+        "suppression_id": None if row.suppression_id is None else str(row.suppression_id),
         "confidence": None if violation is None else violation.confidence,
         "violation": violation,
     }

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
 __all__ = [
+    "BACKLOGS",
     "Backlog",
     "Delivery",
     "Notice",
@@ -164,11 +165,11 @@ def next_due_us(connection: Connection[Any], channel: str) -> int | None:
 
 def backlogs(connection: Connection[Any]) -> list[Backlog]:
     """What every channel has before it; the broker's is called ``mqtt``."""
-    rows = connection.execute(_BACKLOGS).fetchall()
+    rows = connection.execute(BACKLOGS).fetchall()
     return [Backlog(*(*row[:3], None if row[3] is None else time_us_of(row[3]))) for row in rows]
 
 
-_BACKLOGS: Final = """
+BACKLOGS: Final = """
 SELECT 'mqtt', count(*), 0, min(created_time) FROM outbox WHERE sent_time IS NULL
 UNION ALL
 SELECT c.channel, count(d.*) FILTER (WHERE d.state = 'waiting'), count(d.*) FILTER (WHERE d.state = 'dead'),

@@ -152,7 +152,8 @@ def violation_row(row: Sequence[Any]) -> ViolationRow:
 
 ALERTS: Final = f"""
 SELECT a.alert_id, a.state, a.outcome, a.device_id, a.rule_id, a.zone_id, a.severity, a.sentence,
-       a.opened_time, a.updated_time, {_VIOLATION}
+       a.opened_time, a.updated_time, a.acknowledged_time, a.resolved_time, a.assigned_to, a.note,
+       a.suppression_id, {_VIOLATION}
 FROM (
     SELECT * FROM alerts a WHERE {{where}} ORDER BY a.opened_time DESC, a.alert_id DESC LIMIT %(limit)s
 ) a
@@ -160,7 +161,7 @@ LEFT JOIN violation_heads h ON h.violation_id = a.violation_id
 LEFT JOIN {_ROW_OF_HEAD} ON true
 ORDER BY a.opened_time DESC, a.alert_id DESC
 """  # noqa: S608
-_ALERT_COLUMNS: Final = 10
+_ALERT_COLUMNS: Final = 15
 
 
 def alert_row(row: Sequence[Any]) -> AlertRow:

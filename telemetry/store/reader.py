@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from psycopg import errors as pg
 from psycopg import sql
 
 from telemetry.api.reader import EventRow, LogRow, Page
 from telemetry.columns import CommandResult
 from telemetry.store import queries
-from telemetry.store.actions import act
+from telemetry.store.alert_work import AlertWork
 from telemetry.store.cells import cells_around
 from telemetry.store.cursors import read_cursor, write_cursor
 from telemetry.store.editing import RulesEditing
-from telemetry.store.errors import NoSuchAlert
 from telemetry.store.pool import ReadingPool
 from telemetry.store.rows import OUTBOX_CHANNEL, bound
-from telemetry.store.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -57,7 +51,7 @@ class NearRow:
     distance_mm: int
 
 
-class Reader(RulesEditing):
+class Reader(RulesEditing, AlertWork):
     """Reads through a pool of connections on one event loop.
 
     Every method raises StoreUnavailable within about two seconds when the database is away, and works again
@@ -216,8 +210,10 @@ class Reader(RulesEditing):
         *,
         device_id: str | None = None,
         rule_id: str | None = None,
+        zone_id: str | None = None,
         severity: str | None = None,
         states: Sequence[str] = (),
+        assigned_to: str | None = None,
         from_us: int | None = None,
         to_us: int | None = None,
         cursor: str | None = None,
@@ -230,7 +226,9 @@ class Reader(RulesEditing):
             {
                 "a.device_id": device_id,
                 "a.rule_id": rule_id,
+                "a.zone_id": zone_id,
                 "a.severity": severity,
+                "a.assigned_to": assigned_to,
                 "a.state": list(states) or None,
             },
             ("a.opened_time", "a.alert_id"),
@@ -258,47 +256,6 @@ class Reader(RulesEditing):
             {"alert_id": alert_id},
         )
         return [LogRow(*row) for row in rows]
-
-    async def act_on_alert(
-        self,
-        alert_id: int,
-        action: str,
-        *,
-        who: str,
-        note: str | None = None,
-        outcome: str | None = None,
-    ) -> AlertRow:
-        """Acknowledge, resolve or reopen; writes ``alerts``, ``alert_log`` and the outbox in one transaction.
-
-        Raises NoSuchAlert, AlertConflict.
-        """
-        doing = f"acting on alert {alert_id}"
-        async with self._pool.use(doing) as connection:
-            try:
-                await self._act(connection, alert_id, action, who, note, outcome)
-            except (
-                pg.CheckViolation
-            ):  # no batch was committed for days, so the outbox has no partition for today
-                await asyncio.to_thread(_make_days, self._pool.url)
-                await self._act(connection, alert_id, action, who, note, outcome)
-        row = await self.alert(alert_id)
-        if row is None:
-            raise NoSuchAlert(alert_id)
-        return row
-
-    @staticmethod
-    async def _act(  # noqa: PLR0917
-        connection: Any, alert_id: int, action: str, who: str, note: str | None, outcome: str | None
-    ) -> None:
-        now_us = time.time_ns() // 1000
-        async with connection.transaction():
-            steps = act(alert_id, action, who=who, note=note, outcome=outcome, now_us=now_us)
-            row = None
-            with contextlib.suppress(StopIteration):
-                while True:
-                    # text format: the steps expect times as datetimes, not as this pool's microseconds
-                    cursor = await connection.execute(*steps.send(row))
-                    row = await cursor.fetchone() if cursor.description else None
 
     # --- messages ---------------------------------------------------------------------------
 
@@ -387,11 +344,3 @@ def _page(
 ) -> Page[Item]:
     items = [make(row) for row in rows[:limit]]
     return Page(items, cursor_of(items[-1]) if len(rows) > limit else None)
-
-
-def _make_days(url: str) -> None:
-    store = Store.open(url)
-    try:
-        store.make_days()
-    finally:
-        store.close()

@@ -103,3 +103,38 @@ def test_our_own_page_may(busy, busy_api):
     url = f"/api/v1/alerts/{busy.raise_alert('a1')}"
     own = {"Origin": str(busy_api.base_url).rstrip("/"), "Sec-Fetch-Site": "same-origin"}
     assert busy_api.post(f"{url}/acknowledge", json={}, headers=own).status_code == 200
+
+
+def test_an_alert_is_assigned_and_found_by_it(busy, busy_api, problem):
+    url = f"/api/v1/alerts/{busy.raise_alert('a1')}"
+    given = busy_api.post(f"{url}/assign", json={"to": "k.osei", "who": "m.ito", "note": "night shift"})
+    alert = given.raise_for_status().json()
+    assert (alert["state"], alert["assigned_to"], alert["note"]) == ("open", "k.osei", None)
+    assert alert["log"][-1] | {"time": ""} == {
+        "time": "",
+        "change": "assigned",
+        "who": "m.ito",
+        "note": "to k.osei: night shift",
+    }
+    mine = busy_api.get("/api/v1/alerts", params={"assigned_to": "k.osei"}).json()["items"]
+    assert [item["alert_id"] for item in mine] == [alert["alert_id"]]
+    freed = busy_api.post(f"{url}/assign", json={"to": None}).raise_for_status().json()
+    assert freed["assigned_to"] is None
+    problem(busy_api.post(f"{url}/assign", json={}), 422)
+    busy_api.post(f"{url}/resolve", json={"outcome": "real"}).raise_for_status()
+    problem(busy_api.post(f"{url}/assign", json={"to": "k.osei"}), 409)
+
+
+def test_who_acknowledges_deals_with_it(busy, busy_api):
+    url = f"/api/v1/alerts/{busy.raise_alert('a1')}"
+    busy_api.post(f"{url}/assign", json={"to": "k.osei"}).raise_for_status()
+    alert = busy_api.post(f"{url}/acknowledge", json={"who": "m.ito"}).raise_for_status().json()
+    assert alert["assigned_to"] == "m.ito"
+    assert alert["acknowledged_at"] is not None
+    assert busy_api.post(f"{url}/reopen", json={}).json()["assigned_to"] is None
+
+
+def test_alerts_are_found_by_zone(busy, busy_api):
+    busy.raise_alert("zoned", zone_id="depot")
+    found = busy_api.get("/api/v1/alerts", params={"zone": "depot"}).json()["items"]
+    assert [item["device_id"] for item in found] == ["zoned"]
