@@ -38,6 +38,8 @@ def test_a_settings_file_can_be_named_by_the_environment(tmp_path, monkeypatch):
         ({}, {"RINGFENCE_HTTP": "0.0.0.0:8750"}, ["RINGFENCE_HTTP", "127.0.0.1"]),
         ({}, {"RINGFENCE_SHARE": "many"}, ["RINGFENCE_SHARE", "integer"]),
         ({"mqtt_root": "a/#"}, {}, ["--mqtt-root", "#"]),
+        ({}, {"RINGFENCE_FORMATS": "fleet/data=traccar"}, ["RINGFENCE_FORMATS", "must name the device"]),
+        ({}, {"RINGFENCE_FORMATS": "fleet/{x}=gpx"}, ["RINGFENCE_FORMATS", "'gpx'", "teltonika"]),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_source_and_remedy(flags, environment, words, monkeypatch):
@@ -47,6 +49,15 @@ def test_a_wrong_setting_is_named_with_its_source_and_remedy(flags, environment,
         load_settings(**flags)
     for word in words:
         assert word in str(caught.value)
+
+
+def test_formats_are_a_table_of_the_file_or_a_text(tmp_path, monkeypatch):
+    assert load_settings().formats == {"owntracks/{user}/{device}": "owntracks"}
+    file = tmp_path / "ringfence.toml"
+    file.write_text('[formats]\n"fleet/{imei}/data" = "teltonika"\n')
+    assert load_settings(file).formats == {"fleet/{imei}/data": "teltonika"}
+    monkeypatch.setenv("RINGFENCE_FORMATS", "a/{x}=traccar, b/{y}/6=lwm2m")
+    assert load_settings(file).formats == {"a/{x}": "traccar", "b/{y}/6": "lwm2m"}
 
 
 def test_a_file_with_an_unknown_setting_names_the_known_ones(tmp_path):

@@ -21,6 +21,7 @@ from telemetry.mqtt.topics import Topics
 PINGS = "ringfence/v1/8d/a17/pings"
 STATUS, RESULTS, CHECKINS = (PINGS.replace("pings", leaf) for leaf in ("status", "results", "checkins"))
 OWNTRACKS = "owntracks/ada/phone"
+TRACCAR, TELTONIKA, LWM2M = "traccar/482915", "fleet/350424064018000/data", "lwm2m/urn-imei-35042/6"
 TIME_MS = 1_795_507_200_123
 KEY = bytes(range(32))
 fixtures_ok = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -163,6 +164,16 @@ def as_json(ping: dict) -> dict:
 
 # --- what can't be read -----------------------------------------------------------------------------
 
+
+def traccar(timestamp="2026-11-24T08:00:00Z", mock=False, **coords) -> bytes:
+    coords = {"latitude": 35.2, "longitude": -80.8} | coords
+    return json.dumps({"location": {"timestamp": timestamp, "coords": coords, "mock": mock}}).encode()
+
+
+def teltonika(**fields) -> bytes:
+    return json.dumps({"state": {"reported": {"ts": TIME_MS, "sat": 9, "latlng": "1,2"} | fields}}).encode()
+
+
 BAD = [
     ("truncated header", PINGS, header()[:5], "truncated"),
     ("only the first byte", PINGS, b"\xa7", "truncated"),
@@ -219,6 +230,25 @@ BAD = [
     ("owntracks: no time", OWNTRACKS, b'{"_type": "location", "lat": 1, "lon": 2}', "missing_field"),
     ("invalid position", OWNTRACKS, b'{"_type":"location","lat":1,"lon":2,"tst":0,"acc":-1}', "out_of_range"),
     ("owntracks: list", OWNTRACKS, b"[]", "wrong_type"),
+    ("traccar: no position", TRACCAR, b'{"location":{"timestamp":"2026-11-24T08:00:00Z"}}', "missing_field"),
+    ("traccar: time without offset", TRACCAR, traccar(timestamp="2026-11-24T08:00:00"), "bad_time"),
+    ("traccar: latitude 91", TRACCAR, traccar(latitude=91), "out_of_range"),
+    ("traccar: faster than the column", TRACCAR, traccar(speed=700), "out_of_range"),
+    ("traccar: made up by an app", TRACCAR, traccar(mock=True), "mock_location"),
+    ("teltonika: no time", TELTONIKA, b'{"state": {"reported": {"latlng": "1,2"}}}', "missing_field"),
+    ("teltonika: time in words", TELTONIKA, teltonika(ts="noon"), "bad_time"),
+    ("teltonika: time of 16 digits", TELTONIKA, teltonika(ts="1795507200123000"), "bad_time"),
+    ("teltonika: one number", TELTONIKA, teltonika(latlng="35.2"), "wrong_type"),
+    ("teltonika: no number", TELTONIKA, teltonika(latlng="35.2,x"), "wrong_type"),
+    ("teltonika: not a number", TELTONIKA, teltonika(latlng="nan,1"), "out_of_range"),
+    ("teltonika: latitude 95", TELTONIKA, teltonika(latlng="95,1"), "out_of_range"),
+    ("teltonika: 120 percent", TELTONIKA, teltonika(**{"113": 120}), "out_of_range"),
+    ("lwm2m: empty pack", LWM2M, b"[]", "missing_field"),
+    ("lwm2m: another object", LWM2M, b'[{"bn": "/3/0/", "n": "9", "v": 87}]', "missing_field"),
+    ("lwm2m: no time", LWM2M, b'[{"bn": "/6/0/", "n": "0", "v": 1}, {"n": "1", "v": 2}]', "bad_time"),
+    ("lwm2m: relative time", LWM2M, b'[{"bn": "/6/0/", "bt": -60, "n": "0", "v": 1}]', "bad_time"),
+    ("lwm2m: only a latitude", LWM2M, b'[{"bn": "/6/0/", "bt": 1795507200, "n": "0", "v": 1}]', "half_fix"),
+    ("lwm2m: text for a number", LWM2M, b'[{"bn": "/6/0/", "n": "0", "v": "1"}]', "wrong_type"),
     ("status: other word", STATUS, b'"asleep"', "unknown_word"),
     ("status: empty", STATUS, b"", "empty"),
     ("result: neither", RESULTS, b'{"id": "c1", "result": "maybe", "time": 0}', "unknown_word"),
@@ -373,7 +403,9 @@ def test_an_oversize_message_is_told_by_prefix_and_hash(messages_of):
 
 # --- anything at all ----------------------------------------------------------------------------------
 
-topics_of_all = st.sampled_from([PINGS, PINGS, STATUS, RESULTS, CHECKINS, OWNTRACKS, "x"])
+topics_of_all = st.sampled_from(
+    [PINGS, PINGS, STATUS, RESULTS, CHECKINS, OWNTRACKS, TRACCAR, TELTONIKA, LWM2M, "plain/a/b", "x"]
+)
 seeds = [
     BODY,
     tagged(TAGGED_BODY),
@@ -381,6 +413,10 @@ seeds = [
     b'[{"time": 1795507200123, "lat": 1, "lon": 2}, {"time": "2026-11-24T08:00:00Z", "status": ["button"]}]',
     b'{"_type": "location", "lat": 1, "lon": 2, "tst": 1795507200, "acc": 5}',
     b'{"time": "2026-11-24T08:00:00Z", "outcome": "verified", "method": "voice"}',
+    traccar(),
+    teltonika(),
+    b'[{"bn":"/6/0/","bt":1795507200,"n":"0","v":1},{"n":"1","v":2},{"n":"0","t":9,"v":3},{"n":"1","t":9,"v":4}]',
+    b'{"bn":"/6/0/","e":[{"n":"0","v":35.2},{"n":"1","v":-80.8},{"n":"5","v":1795507200}]}',
 ]
 
 

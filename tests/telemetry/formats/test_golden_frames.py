@@ -35,4 +35,11 @@ def test_a_golden_frame_decodes_to_its_columns(name, messages_of):
 
 
 def test_there_are_golden_frames_of_every_format():
-    assert {name.split("_")[0] for name in NAMES} == {"binary", "json", "owntracks"}
+    assert {name.split("_")[0] for name in NAMES} == {
+        "binary",
+        "json",
+        "lwm2m",
+        "owntracks",
+        "teltonika",
+        "traccar",
+    }

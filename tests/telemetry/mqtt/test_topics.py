@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geofence import Devices
+from telemetry.mqtt.patterns import Pattern
 from telemetry.mqtt.topics import (
     CHECKINS,
     OVERSIZE,
@@ -15,12 +16,15 @@ from telemetry.mqtt.topics import (
     PINGS,
     RESULTS,
     STATUS,
+    TELTONIKA,
+    TRACCAR,
     UNKNOWN,
     Topics,
     alert_topic,
     device_topic,
     is_device_id,
     lane_of,
+    subscriptions,
 )
 
 KINDS = {"pings": PINGS, "status": STATUS, "results": RESULTS, "checkins": CHECKINS}
@@ -125,3 +129,44 @@ def test_slots_stay_as_the_table_grows():
 )
 def test_device_ids(text, ok):
     assert is_device_id(text) is ok
+
+
+def test_the_settings_say_under_which_topics_a_format_comes():
+    formats = {"fleet/{imei}/data": "teltonika", "{site}/traccar/{unit}": "traccar", "fleet/{x}/{y}": "pings"}
+    topics = Topics("root", formats)
+    found = {}
+    for name in (
+        "fleet/350424/data",
+        "north/traccar/7",
+        "fleet/a/b",
+        "fleet//data",
+        "fleet/a b/data",
+        "owntracks/ada/phone",
+    ):
+        slot = topics.slot(name)
+        found[name] = (int(topics.kind[slot]), topics.device_id(slot))
+    assert found == {
+        "fleet/350424/data": (TELTONIKA, "350424"),
+        "north/traccar/7": (TRACCAR, "north-7"),
+        "fleet/a/b": (PINGS, "a-b"),
+        "fleet//data": (UNKNOWN, None),
+        "fleet/a b/data": (UNKNOWN, None),
+        "owntracks/ada/phone": (UNKNOWN, None),
+    }
+    assert subscriptions("root", formats)[4:] == ["fleet/+/data", "+/traccar/+", "fleet/+/+"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("fleet/data", "must name the device"),
+        ("{a}/{a}", "must name the device"),
+        ("fleet/+/data", r"the level '\+'"),
+        ("fleet/#", "the level '#'"),
+        ("fleet//{device}", "the level ''"),
+        ("fleet/x{device}", r"the level 'x\{device\}'"),
+    ],
+)
+def test_a_pattern_that_is_none_is_refused(text, says):
+    with pytest.raises(ValueError, match=says):
+        Pattern.of(text)
