@@ -21,8 +21,10 @@ __all__ = [
     "DeviceFilter",
     "DeviceId",
     "Note",
+    "Filter",
     "Resolution",
     "Severity",
+    "Text",
     "TimeUs",
     "TrackFilter",
     "TransitionFilter",
@@ -83,20 +85,20 @@ def parse_id(text: str, what: str) -> int:
     return number
 
 
-class _Filter(BaseModel):
+class Filter(BaseModel):
     """A parameter that does not exist is refused: a misspelt filter would show everything instead."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
 
-class DeviceFilter(_Filter):
+class DeviceFilter(Filter):
     """Which devices."""
 
     limit: int = Field(100, ge=1, le=MAX_LIMIT, description="most items of one answer")
     cursor: Text | None = Field(None, description="``next`` of the answer before")
 
 
-class _Between(_Filter):
+class _Between(Filter):
     from_us: TimeUs | None = Field(None, alias="from", description="not before this time")
     to_us: TimeUs | None = Field(None, alias="to", description="before this time")
 

@@ -11,7 +11,16 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from telemetry.store import AlertConflict, BadCursor, NoSuchAlert, StoreError, StoreUnavailable
+from telemetry.store import (
+    AlertConflict,
+    BadCursor,
+    NoSuchAlert,
+    RulesConflict,
+    RulesScheduled,
+    RulesTooSoon,
+    StoreError,
+    StoreUnavailable,
+)
 
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
@@ -30,8 +39,10 @@ _TITLES: Final = {
     405: "This address does not take that method",
     406: "No such format",
     409: "Not possible in this state",
+    412: "Something changed meanwhile",
     415: "The body has the wrong type",
     422: "A value can't be used",
+    428: "The request must say what it was made on",
     500: "An error of the server",
     503: "Not available now",
 }
@@ -57,7 +68,10 @@ class Problem(Exception):  # noqa: N818 - named after the document that it becom
 class FieldError(BaseModel):
     """One value of the request that can't be used."""
 
-    where: str = Field(description="place in the request", examples=["query.from"])
+    where: str = Field(
+        description="place in the request, or as a JSON pointer in the document of zones and rules",
+        examples=["query.from", "/rules/rules/3/zones"],
+    )
     detail: str = Field(description="what is wrong with it")
 
 
@@ -183,6 +197,30 @@ async def _on_store(_request: Request, error: StoreError) -> Response:
         case AlertConflict():
             remedy = "load the alert again: somebody else, or the engine, may have moved it on"
             return problem_response(Problem(409, "alert-conflict", str(error), remedy, state=error.state))
+        case RulesConflict():
+            return problem_response(
+                Problem(
+                    412,
+                    "version-conflict",
+                    str(error),
+                    f"GET /api/v1/versions/{error.newest}/diff?since={error.base} says what changed",
+                    newest=error.newest,
+                )
+            )
+        case RulesScheduled():
+            return problem_response(
+                Problem(
+                    409,
+                    "rules-scheduled",
+                    str(error),
+                    "give `effective_at` that time or a later one, or cancel it first: "
+                    "DELETE /api/v1/versions/scheduled",
+                )
+            )
+        case RulesTooSoon():
+            return problem_response(
+                Problem(422, "too-soon", str(error), "leave `effective_at` out, or give a later time")
+            )
         case BadCursor():
             remedy = "leave `cursor` out to begin anew; a cursor goes with the filters that it came with"
             return problem_response(Problem(422, "bad-cursor", str(error), remedy))

@@ -315,6 +315,10 @@ class Reader(AlertWork, Protocol):
         """Version, document ({"zones": …, "rules": …}), effective_us: of a version, or of that in force."""
         ...
 
+    async def version_before(self, version: int) -> int | None:
+        """The version before this one; None: it is the first."""
+        ...
+
     async def rules_versions(self, *, cursor: str | None, limit: int) -> Page[VersionRow]:
         """Versions of zones and rules, newest first."""
         ...

@@ -180,6 +180,7 @@ class Rules(BaseModel):
 
     version: int
     effective_at: Time
+    newest_version: int = Field(description="what a change is made on; greater while one is scheduled")
     read_only: bool = Field(description="they come from files, so the API can't change them")
     rules: dict[str, Any]
 

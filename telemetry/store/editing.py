@@ -141,6 +141,13 @@ class RulesEditing:
                 cursor = await connection.execute(rulesets.LOAD_SQL, (version,))
             return rulesets.load(await cursor.fetchone())
 
+    async def version_before(self, version: int) -> int | None:
+        """The version before this one; None: it is the first."""
+        async with self._pool.use("looking for the version before") as connection:
+            found = await connection.execute("SELECT max(version) FROM rules WHERE version < %s", (version,))
+            row = await found.fetchone()
+        return None if row is None else row[0]
+
     async def rules_versions(self, *, cursor: str | None, limit: int) -> Page[VersionRow]:
         """Versions, newest first."""
         (before,) = read_cursor(cursor, "versions", int) if cursor else (2**63 - 1,)

@@ -228,10 +228,21 @@ def fresh_database(server_url: str, template: str = "template1") -> Iterator[str
 
 
 @contextlib.contextmanager
-def serving(database_url: str, health: Fine | None = None, port: int = 0, **options: Any) -> Iterator[str]:
+def serving(
+    database_url: str,
+    health: Fine | None = None,
+    port: int = 0,
+    *,
+    zones_read_only: bool = True,
+    **options: Any,
+) -> Iterator[str]:
     """The API on a free port of its own, as ``ringfence up`` runs it; gives its address."""
     app = create_app(
-        Reader(database_url), health or Fine(), zones_read_only=True, version="0.0.test", **options
+        Reader(database_url),
+        health or Fine(),
+        zones_read_only=zones_read_only,
+        version="0.0.test",
+        **options,
     )
     # with proto 0 asyncio would leave TCP_NODELAY off, and every answer would wait 40 ms for an ACK
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
