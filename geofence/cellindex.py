@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from geofence._kernels import lists as packing
-from geofence._kernels import raster
+from geofence._kernels import nodes, raster
 from geofence._kernels.cover import cover
-from geofence._kernels.lists import IS_GRID
+from geofence._kernels.lists import NODE_BITS, sort_entries
 from geofence._kernels.walk import walk_tracks
 from geofence.pieces import NORTH, SOUTH
 from geofence.units import E7, HALF_TURN_E7, NO_FIX, QUARTER_TURN_E7
@@ -22,17 +21,22 @@ if TYPE_CHECKING:
 
 __all__ = ["CellIndex", "fit_grid"]
 
-MAX_CELLS: Final = 2 << 20  # 8 MB of words; beyond it a random read leaves the second-level cache
+MAX_CELLS: Final = (
+    1 << 18
+)  # 1 MB of words: every ping reads one of them, so they should stay in the second-level cache
 MIN_CELLS: Final = 1 << 10
 CELLS_PER_EDGE: Final = 64  # a small set needs no large grid: most of its cells would be empty
-MIN_SHIFT: Final = 7  # cells of 128 counts (1.4 m); smaller ones would not tell edges apart any better
-HEAVY_WORDS: Final = 160  # lists longer than this get a grid of their own: 10 zones of 3 edges
-MAX_DEPTH: Final = 6
-MAX_NESTED_CELLS: Final = 1 << 16
+MIN_SHIFT: Final = 5  # cells of 32 counts (0.4 m); smaller ones would not tell edges apart any better
+MAX_LEVELS: Final = 8
+MAX_BYTES: Final = 32 << 20  # beyond it, and BYTES_PER_EDGE for each edge, no cell is divided further
+BYTES_PER_EDGE: Final = 64
+NODE_BYTES: Final = 64
+BYTES_PER_TEST: Final = 32  # about what the records in a node take for each test that its cell asks for
+WORTH_DIVIDING: Final = (0.5, 4.0, 16.0)  # by level: cells that ask for more tests of an edge than this
 ALIAS_FROM: Final = (
     146 * E7
 )  # a longitude this far from 0 has a second name, one turn away, within +-214 degrees
-MAX_COVERS: Final = 1 << 25  # (cell, zone) pairs in which a zone covers a cell; coarser cells keep below it
+MAX_COVERS: Final = 1 << 23  # (cell, zone) pairs in which a zone covers a cell; coarser cells keep below it
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,26 +44,25 @@ class CellIndex:
     """The index of some zones.
 
     columns       : the zones
-    cells, lists  : int32, see geofence._kernels.lists
+    words         : int32, see geofence._kernels.lists
     grid          : kx, ky, col0, row0, cols, rows of the top grid
     past_180      : a polygon reaches the antimeridian or runs past it
     """
 
     columns: ZoneColumns
-    cells: NDArray[np.int32]
-    lists: NDArray[np.int32]
+    words: NDArray[np.int32]
     grid: tuple[int, int, int, int, int, int]
     past_180: bool
 
     @property
     def nbytes(self) -> int:
         """Bytes of memory."""
-        return self.cells.nbytes + self.lists.nbytes
+        return self.words.nbytes
 
     @property
     def lookup(self) -> tuple[Any, ...]:
         """What geofence._kernels.sides takes."""
-        return (self.cells, self.lists, *self.grid)
+        return (self.words[: self.grid[4] * self.grid[5]], self.words, *self.grid)
 
     @classmethod
     def of(cls, columns: ZoneColumns) -> CellIndex:
@@ -85,7 +88,7 @@ class CellIndex:
         """The zones that straight tracks may touch: track, zone; by track, then zone. Looks at the cells on
         the way.
         """
-        track, zone, used = walk_tracks(lon_a, lat_a, lon_b, lat_b, self.cells, self.lists, *self.grid)
+        track, zone, used = walk_tracks(lon_a, lat_a, lon_b, lat_b, self.words, *self.grid)
         key = np.unique(track[:used] * len(self.columns.is_area) + zone[:used])
         at_pole = (np.abs(lat_a.astype(np.int64)) == QUARTER_TURN_E7) | (
             np.abs(lat_b.astype(np.int64)) == QUARTER_TURN_E7
@@ -98,9 +101,17 @@ class CellIndex:
         return found
 
     def _cover(self, lon_e7: NDArray[np.int32], lat_e7: NDArray[np.int32]) -> NDArray[np.int64]:
-        found, used = cover(lon_e7, lat_e7, 0, self.cells, self.lists, *self.grid, *self.columns.for_distance)
+        n = len(lon_e7)
+        room = np.empty((2, n + n // 4 + 64), np.int64)
+        found, used = cover(lon_e7, lat_e7, 0, room, self.words, *self.grid, *self._columns_of_zones)
         pairs: NDArray[np.int64] = found[:, :used]
         return pairs
+
+    @property
+    def _columns_of_zones(self) -> tuple[NDArray[np.generic], ...]:
+        """What cover() takes of the zones themselves."""
+        edges, zone_edge, _, *others = self.columns.for_distance
+        return (edges, zone_edge, *others)
 
     def _with_alias(
         self, lon_e7: NDArray[np.int32], lat_e7: NDArray[np.int32], found: NDArray[np.int64]
@@ -124,82 +135,92 @@ class CellIndex:
         return _merged(found, np.stack([at_pole[ping], zone]), len(self.columns.is_area))
 
 
-@dataclass(frozen=True, slots=True)
-class _Task:
-    """A grid to build: where, and from what."""
+@dataclass(slots=True)
+class _Level:
+    """Cells of one size: see geofence._kernels.nodes."""
 
-    grid: tuple[int, int, int, int, int, int]
-    areas: NDArray[np.int64]  # sources of raster.rasterise_areas
+    entries: NDArray[np.int64]
+    begins: NDArray[np.int64]
+    where: NDArray[np.int64]
+    corner: NDArray[np.int64]
     pool: NDArray[np.int32]
-    reaches: NDArray[np.int32]  # zones of raster.rasterise_reaches
-    covers: NDArray[np.int64]  # zones that cover all of it
-    parent: int  # the place of the word that points to it; -1: the top grid
-    depth: int
+
+    def cost(self) -> NDArray[np.float64]:
+        """float64 (cells,): what a ping in each costs beyond reading a word, in tests of an edge."""
+        kind = self.entries[:, 2]
+        tests = np.where(kind == raster.COVER, 0.0, np.where(kind == raster.EDGES, 1.0, 8.0))
+        tests += np.maximum(self.entries[:, 4], 0)
+        sums: NDArray[np.float64] = np.bincount(self.entries[:, 0], tests, len(self.where)).astype(np.float64)
+        return sums
+
+    def most_records(self) -> int:
+        """How many records its words may need: a set for each cell, a chain and two sets more with edges."""
+        return len(self.where) + 3 * int(np.count_nonzero(self.entries[:, 2] != raster.COVER))
 
 
 class _Builder:
     def __init__(self, columns: ZoneColumns) -> None:
         self.columns = columns
-        self.cells: list[NDArray[np.int32]] = []
-        self.lists: list[NDArray[np.int32]] = []
-        self.n_cells = 0
-        self.n_words = 1  # word 0 is a guard, so that no list's place is 0
-        self.lists.append(np.zeros(1, np.int32))
 
     def build(self) -> CellIndex:
-        top = self._top()
-        if top is None:
-            nothing = np.zeros(1, np.int32)
-            return CellIndex(self.columns, nothing, nothing, (20, 20, 0, 0, 1, 1), past_180=False)
-        tasks = [top]
-        links: list[tuple[int, int]] = []
-        # The cells of a list grow with each nested grid; a budget keeps thousands of equal zones from
-        # exploding.
-        budget = 8 * MAX_CELLS + 64 * len(self.columns.edges)
-        while tasks:
-            task = tasks.pop()
-            nested, word = self._grid(task, may_nest=self.n_cells < budget)
-            tasks.extend(nested)
-            if task.parent >= 0:
-                links.append((task.parent, word))
-        cells = np.concatenate(self.cells)
-        for place, word in links:
-            cells[place] = word
-        reaches_180 = np.abs(self.columns.boxes[self.columns.is_area][:, [0, 2]]) >= HALF_TURN_E7
-        past_180 = bool(reaches_180.any())
-        return CellIndex(self.columns, cells, np.concatenate(self.lists), top.grid, past_180)
-
-    def _top(self) -> _Task | None:
         c = self.columns
         if not len(c.zone_edge) - 1:
-            return None
-        areas = np.flatnonzero(c.is_area)
-        reaches = np.flatnonzero(c.reach_mm > 0).astype(np.int32)
-        west, south, east, north = self._extent()
-        weight = len(c.edges) + 8 * len(reaches)
-        most = min(max(MIN_CELLS, CELLS_PER_EDGE * weight), MAX_CELLS)
-        grid = fit_grid(west, south, east, north, most)
-        sizes = (c.zone_edge[1:] - c.zone_edge[:-1])[areas]
-        sources = np.zeros((len(areas), 7), np.int64)
-        sources[:, 0] = areas
-        sources[:, 1] = np.cumsum(sizes) - sizes
-        sources[:, 2] = sizes
-        own = np.repeat(c.is_area, np.diff(c.zone_edge))
-        pool = np.flatnonzero(own).astype(np.int32)
-        while True:
-            covers = self._cover_estimate(grid)
-            if covers <= MAX_COVERS or most <= MIN_CELLS:
+            return CellIndex(c, np.zeros(8, np.int32), (20, 20, 0, 0, 1, 1), past_180=False)
+        grid = self._grid()
+        kx, ky, _, _, cols, rows = grid
+        level = self._top(grid)
+        words = np.zeros(cols * rows + 1024, np.int32)
+        used = cols * rows
+        table = np.zeros((1 << 12, 2), np.int64)
+        most_bytes = MAX_BYTES + BYTES_PER_EDGE * len(c.edges)
+        for depth in range(MAX_LEVELS):
+            divisible = depth + 1 < MAX_LEVELS and min(kx, ky) - NODE_BITS >= MIN_SHIFT
+            left = most_bytes - 4 * used if divisible else 0
+            divided = _worth_dividing(level.cost(), depth, left)
+            records = int(np.count_nonzero(table[:, 0])) + level.most_records()
+            if 2 * records > len(table):
+                table = nodes.rehash(table, 1 << (4 * records).bit_length())
+            words, used = nodes.settle(
+                level.entries, level.begins, level.where, divided, level.pool, c.edges, words, used, table
+            )
+            if not divided.any():
                 break
-            most //= 4
-            grid = fit_grid(west, south, east, north, most)
-        return _Task(grid, sources, pool, reaches, np.empty(0, np.int64), -1, 0)
+            kx, ky = kx - NODE_BITS, ky - NODE_BITS
+            words, used, *parts = nodes.divide(
+                level.entries,
+                level.begins,
+                level.where,
+                level.corner,
+                np.flatnonzero(divided),
+                level.pool,
+                c.edges,
+                c.reach_mm,
+                c.pieces,
+                c.zone_piece,
+                c.spheres,
+                c.levels,
+                c.zone_level,
+                kx,
+                ky,
+                words,
+                used,
+            )
+            level = _Level(*parts)
+        reaches_180 = np.abs(c.boxes[c.is_area][:, [0, 2]]) >= HALF_TURN_E7
+        return CellIndex(c, _in_lines(words[:used]), grid, bool(reaches_180.any()))
 
-    def _extent(self) -> tuple[int, int, int, int]:
-        """The box of all that the grid must hold."""
-        boxes = self.columns.boxes
-        west, south = boxes[:, :2].min(axis=0)
-        east, north = boxes[:, 2:].max(axis=0)
-        return int(west), int(south), int(east), int(north)
+    def _grid(self) -> tuple[int, int, int, int, int, int]:
+        """The top grid: over all that the zones cover."""
+        c = self.columns
+        west, south = c.boxes[:, :2].min(axis=0)
+        east, north = c.boxes[:, 2:].max(axis=0)
+        weight = len(c.edges) + 8 * int(np.count_nonzero(c.reach_mm))
+        most: int = min(max(MIN_CELLS, CELLS_PER_EDGE * weight), MAX_CELLS)
+        while True:
+            grid = fit_grid(int(west), int(south), int(east), int(north), most)
+            if self._cover_estimate(grid) <= MAX_COVERS or most <= MIN_CELLS:
+                return grid
+            most //= 4
 
     def _cover_estimate(self, grid: tuple[int, int, int, int, int, int]) -> float:
         boxes = self.columns.boxes.astype(np.float64)
@@ -207,88 +228,54 @@ class _Builder:
         high = (boxes[:, 3] - boxes[:, 1]) / (1 << grid[1])
         return float((wide * high).sum())
 
-    def _grid(self, task: _Task, *, may_nest: bool) -> tuple[list[_Task], int]:
-        """Build one grid; returns the grids to build inside it, and the word that points to it."""
+    def _top(self, grid: tuple[int, int, int, int, int, int]) -> _Level:
         c = self.columns
-        kx, ky, _, _, cols, rows = task.grid
-        n = cols * rows
-        parts: list[NDArray[np.int64]] = []
-        pool = np.empty(0, np.int32)
-        if len(task.areas):
-            entries, pool = raster.rasterise_areas(c.edges, task.pool, task.areas, *task.grid)
-            parts.append(entries)
-        if len(task.reaches):
-            parts.append(
-                raster.rasterise_reaches(
-                    task.reaches,
-                    c.reach_mm,
-                    c.is_circle,
-                    c.pieces,
-                    c.zone_piece,
-                    c.spheres,
-                    c.levels,
-                    c.zone_level,
-                    *task.grid,
-                )
-            )
-        if len(task.covers):
-            inherited = np.zeros((n * len(task.covers), raster.ENTRY_COLUMNS), np.int64)
-            inherited[:, 0] = np.repeat(np.arange(n), len(task.covers))
-            inherited[:, 1] = np.tile(task.covers, n)
-            parts.append(inherited)
-        entries, begins = packing.sort_entries(
-            np.concatenate(parts) if parts else np.empty((0, raster.ENTRY_COLUMNS), np.int64), n
+        kx, ky, col0, row0, cols, rows = grid
+        areas, pool = raster.rasterise_areas(c.edges, np.flatnonzero(c.is_area), c.zone_edge, *grid)
+        reaches = raster.rasterise_reaches(
+            np.flatnonzero(c.reach_mm > 0).astype(np.int32),
+            c.reach_mm,
+            c.is_circle,
+            c.pieces,
+            c.zone_piece,
+            c.spheres,
+            c.levels,
+            c.zone_level,
+            *grid,
         )
-        may_nest = may_nest and task.depth < MAX_DEPTH and min(kx, ky) > MIN_SHIFT
-        heavy = HEAVY_WORDS if may_nest else np.iinfo(np.int64).max
-        cells, words, too_heavy = packing.pack(
-            entries, begins, pool, c.edges, c.centres, c.reach_mm, self.n_words, heavy
-        )
-        first_cell = self.n_cells
-        self.cells.append(cells)
-        self.n_cells += n
-        self.lists.append(words)
-        self.n_words += len(words)
-        word = 0
-        if task.parent >= 0:
-            word = (self.n_words << 2) | IS_GRID
-            self.lists.append(
-                np.array([first_cell, kx, ky, cols.bit_length() - 1, rows.bit_length() - 1], np.int32)
-            )
-            self.n_words += 5
-        nested = [
-            self._nested(task, int(cell), entries[begins[cell] : begins[cell + 1]], pool, first_cell)
-            for cell in too_heavy
-        ]
-        return nested, word
+        entries, begins = sort_entries(np.concatenate([areas, reaches]), cols * rows)
+        where = np.flatnonzero(np.diff(begins))
+        row, col = np.divmod(where, cols)
+        corner = np.stack([(col + col0) << kx, (row + row0) << ky], axis=1)
+        entries[:, 0] = np.repeat(np.arange(len(where)), np.diff(begins)[where])
+        return _Level(entries, np.append(begins[where], len(entries)), where, corner, pool)
 
-    def _nested(
-        self, task: _Task, cell: int, entries: NDArray[np.int64], pool: NDArray[np.int32], first_cell: int
-    ) -> _Task:
-        kx, ky, col0, row0, cols, _ = task.grid
-        row, col = divmod(cell, cols)
-        kind = entries[:, 2]
-        areas = entries[kind == raster.EDGES]
-        covers = entries[kind == raster.COVER, 1]
-        asked = entries[(kind == raster.CIRCLE) | (kind == raster.ASK), 1].astype(np.int32)
-        weight = int(areas[:, 4].sum()) + 4 * len(asked)
-        most = min(max(64, 8 * weight), MAX_NESTED_CELLS, max(64, (1 << 21) // (1 + len(covers))))
-        halvings = max(1, min((most.bit_length() - 1) // 2, kx - MIN_SHIFT, ky - MIN_SHIFT))
-        side = 1 << halvings
-        grid = (kx - halvings, ky - halvings, (col + col0) << halvings, (row + row0) << halvings, side, side)
-        sources = np.zeros((len(areas), 7), np.int64)
-        sources[:, 0] = areas[:, 1]
-        sources[:, 1:3] = areas[:, 3:5]
-        sources[:, 3] = 1
-        sources[:, 4:7] = areas[:, 5:8]
-        return _Task(grid, sources, pool, asked, covers, first_cell + cell, task.depth + 1)
+
+def _worth_dividing(cost: NDArray[np.float64], depth: int, bytes_left: int) -> NDArray[np.bool_]:
+    """Which cells of a level get a node: the dearest first, as far as the bytes go."""
+    worth = np.flatnonzero(cost > WORTH_DIVIDING[min(depth, len(WORTH_DIVIDING) - 1)])
+    dearest = worth[np.argsort(-cost[worth], kind="stable")]
+    chosen = np.zeros(len(cost), np.bool_)
+    chosen[dearest[np.cumsum(NODE_BYTES + BYTES_PER_TEST * cost[dearest]) <= bytes_left]] = True
+    return chosen
+
+
+def _in_lines(words: NDArray[np.int32]) -> NDArray[np.int32]:
+    """A copy whose first word begins a line of the cache, so that a node is one line; with room behind it to
+    read past the last set.
+    """
+    room = np.zeros(len(words) + 32, np.int32)
+    begin = -(room.ctypes.data // 4) % 16
+    room[begin : begin + len(words)] = words
+    return room[begin : begin + len(words) + 8]
 
 
 def fit_grid(west: int, south: int, east: int, north: int, most: int) -> tuple[int, int, int, int, int, int]:
     """The finest grid of at most ``most`` cells over a box, with a free column and row around it."""
     for k in range(2 * MIN_SHIFT, 64):
         kx, ky = (k + 1) // 2, k // 2
-        col0, row0 = (west >> kx) - 1, (south >> ky) - 1
+        # (a box that begins on a line between cells touches the cell before it as well)
+        col0, row0 = ((west - 1) >> kx) - 1, ((south - 1) >> ky) - 1
         cols, rows = (east >> kx) - col0 + 2, (north >> ky) - row0 + 2
         if cols * rows <= most:
             return kx, ky, col0, row0, cols, rows

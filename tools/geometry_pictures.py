@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from geofence import ZoneSet
-from geofence._kernels.lists import IS_LIST, IS_ZONE
+from geofence._kernels.lists import NODE, SET
 
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
 LAKE = [[0, 0], [9, 1], [11, 6], [7, 9], [8, 5], [5, 4], [4, 9], [1, 7], [2, 4], [0, 0]]
 SCALE = 1e-4
 INK = "#1f2933"
+EMPTY, COVERED, BORDER, DIVIDED = "#eef1f4", "#7fc8a9", "#f2b705", "#f0d9a0"
 
 
 def main() -> None:
@@ -31,13 +32,13 @@ def main() -> None:
 
 def cells(zones: ZoneSet, ring: list[list[float]]) -> None:
     """The top grid of one polygon: what each cell's word says."""
-    index = zones._index  # noqa: SLF001 - the picture is of the inside
+    index = zones.whole.index
     kx, ky, col0, row0, cols, rows = index.grid
     size = 14
     parts = []
-    words = index.cells[: cols * rows].reshape(rows, cols)
+    words = index.words[: cols * rows].reshape(rows, cols)
     for (row, col), word in np.ndenumerate(words):
-        colour = {IS_ZONE: "#7fc8a9", IS_LIST: "#f2b705"}.get(int(word) & 3, "#eef1f4")
+        colour = EMPTY if word == 0 else {SET: COVERED, NODE: DIVIDED}.get(int(word) & 3, BORDER)
         y = (rows - 1 - row) * size
         parts.append(
             f'<rect x="{col * size}" y="{y}" width="{size - 1}" height="{size - 1}" fill="{colour}"/>'

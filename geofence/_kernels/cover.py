@@ -1,4 +1,13 @@
-"""Which zones cover which pings, from the cell index."""
+"""Which zones cover which pings, from the cell index.
+
+Pings go through in blocks that stay in the first-level cache, one pass after the other, so that a pass is
+short, has hardly a branch to guess, and the processor can wait for many memory reads at once:
+
+1. one read of the top grid for each ping; those of no zone are dropped
+2. level by level, one read of a node for those whose cell is divided
+3. the tests of those in a cell that a border crosses; each ends with a word of a set
+4. the pairs are written, in order
+"""
 
 from __future__ import annotations
 
@@ -9,74 +18,251 @@ from numba import njit
 
 from geofence._kernels.exact import OUTSIDE, locate, side
 from geofence._kernels.geodesy import arc_m, ecef, to_mm
-from geofence._kernels.lists import IS_GRID, IS_ZONE
-from geofence._kernels.raster import CIRCLE, COVER, EDGES
+from geofence._kernels.lists import CHAIN, MIXED, NODE, NODE_BITS
+from geofence._kernels.raster import CIRCLE, EDGES
 from geofence._kernels.tree import STACK, nearest_chord
 
-__all__ = ["cover"]
+__all__ = ["cover", "parity"]
 
-BLOCK = 2048  # words of a block and its pings stay in the first-level cache between the two passes
-
-
-@njit(cache=True, nogil=True)
-def _asked(
-    x, y, zone, edges, zone_edge, is_area, reach_mm, pieces, zone_piece, spheres, levels, zone_level, scratch
-):
-    """Whether a zone covers a position, answered from the zone's own columns."""
-    if is_area[zone] and locate(edges, zone_edge[zone], zone_edge[zone + 1], x, y) != OUTSIDE:
-        return True
-    reach = reach_mm[zone]
-    if reach == 0:
-        return False
-    px, py, pz = ecef(float(x), float(y))
-    chord = nearest_chord(
-        pieces,
-        zone_piece[zone],
-        zone_piece[zone + 1],
-        spheres,
-        levels,
-        zone_level[zone],
-        zone_level[zone + 1],
-        float(x),
-        float(y),
-        px,
-        py,
-        pz,
-        reach / 1000.0 + 1.0,
-        scratch,
-    )
-    return chord < math.inf and to_mm(arc_m(chord)) <= reach
+BLOCK = 2048  # a block's pings, words and queues stay in the first-level cache from pass to pass
 
 
 @njit(cache=True, nogil=True)
-def _in_cell_of(lists, at, x, y):
-    """Whether a polygon covers a position of a cell; the entry's second word is at ``at``.
+def parity(words, at, count, rx, ry, inside, x, y):
+    """OUTSIDE (0), BOUNDARY (1) or INSIDE (2) of a position in a cell.
 
-    Parity of the crossings of the segment to the reference, see raster.reference_state. The reference lies
-    to the left
-    of every edge, so a position to the left of an edge crosses nothing of it: about half of them.
+    words[at:]     : ``count`` edges ax, ay, bx, by, the reference position rx, ry to their left
+    inside         : 0, 1, the state of the reference
+
+    Parity of the crossings of the segment to the reference, see raster.reference_state. A position to the
+    left of an edge is on the reference's side and crosses nothing of it: about half of them.
     """
-    count = lists[at] >> 1
-    inside = lists[at] & 1
-    rx = np.int64(lists[at + 1])
-    ry = np.int64(lists[at + 2])
-    at += 3
     for _ in range(count):
-        ax = np.int64(lists[at])
-        ay = np.int64(lists[at + 1])
-        bx = np.int64(lists[at + 2])
-        by = np.int64(lists[at + 3])
+        ax = np.int64(words[at])
+        ay = np.int64(words[at + 1])
+        bx = np.int64(words[at + 2])
+        by = np.int64(words[at + 3])
         at += 4
         p = side(ax, ay, bx, by, x, y)
         if p > 0:
             continue
         if p == 0:
             if min(ax, bx) <= x <= max(ax, bx) and min(ay, by) <= y <= max(ay, by):
-                return True
+                return 1
             continue
         if (side(x, y, rx, ry, ax, ay) >= 0) != (side(x, y, rx, ry, bx, by) >= 0):
             inside = 1 - inside
-    return inside == 1
+    return 2 * inside
+
+
+@njit(cache=True, nogil=True)
+def _mixed(
+    words,
+    at,
+    x,
+    y,
+    out,
+    used,
+    edges,
+    zone_edge,
+    reach_mm,
+    pieces,
+    zone_piece,
+    spheres,
+    levels,
+    zone_level,
+    scratch,
+):
+    """Write the zones of a MIXED record that cover a position, in order, behind their number.
+
+    at        : the record's place
+    out, used : int32, where the number goes; there is room
+    others    : the zones' own columns
+
+    Returns what is used then.
+    """
+    base = words[at]
+    base_end = base + 1 + words[base]
+    base += 1
+    count = words[at + 1]
+    at += 2
+    begin = used
+    used += 1
+    known = False
+    px = py = pz = 0.0
+    for _ in range(count):
+        zone = words[at] >> 2
+        kind = words[at] & 3
+        at += 1
+        hit = False
+        if kind != CIRCLE:
+            n = words[at] >> 1
+            state = np.int64(words[at] & 1)
+            at += 1
+            if n > 0:
+                state = parity(words, at + 2, n, np.int64(words[at]), np.int64(words[at + 1]), state, x, y)
+                at += 2 + 4 * n
+            elif n < 0:
+                state = locate(edges, zone_edge[zone], zone_edge[zone + 1], x, y)
+            hit = state != OUTSIDE
+        if not hit and kind != EDGES and reach_mm[zone] > 0:
+            if not known:
+                px, py, pz = ecef(float(x), float(y))
+                known = True
+            chord = nearest_chord(
+                pieces,
+                zone_piece[zone],
+                zone_piece[zone + 1],
+                spheres,
+                levels,
+                zone_level[zone],
+                zone_level[zone + 1],
+                float(x),
+                float(y),
+                px,
+                py,
+                pz,
+                reach_mm[zone] / 1000.0 + 1.0,
+                scratch,
+            )
+            hit = chord < math.inf and to_mm(arc_m(chord)) <= reach_mm[zone]
+        if hit:
+            while base < base_end and words[base] < zone:
+                out[used] = words[base]
+                base += 1
+                used += 1
+            out[used] = zone
+            used += 1
+    while base < base_end:
+        out[used] = words[base]
+        base += 1
+        used += 1
+    out[begin] = used - begin - 1
+    return used
+
+
+@njit(cache=True, nogil=True)
+def _read_grid(lon_e7, lat_e7, words, kx, ky, col0, row0, last_col, last_row, cols, out):
+    """The top grid's word for each ping. A position beyond the grid is led to its rim, which is empty.
+
+    No branch, so that the compiler makes it a vector loop.
+    """
+    for j in range(len(lon_e7)):
+        col = min(max((np.int64(lon_e7[j]) >> kx) - col0, 0), last_col)
+        row = min(max((np.int64(lat_e7[j]) >> ky) - row0, 0), last_row)
+        out[j] = words[np.uint64(row * cols + col)]
+
+
+@njit(cache=True, nogil=True)
+def _keep_busy(top, n, ping, word):
+    """Keep the pings whose word is not 0: their numbers in the block, their words; how many."""
+    busy = np.uint64(0)
+    for j in range(n):
+        w = top[j]
+        word[busy] = w
+        ping[busy] = j
+        busy += np.uint64(w != 0)
+    return busy
+
+
+@njit(cache=True, nogil=True)
+def _sort_out(word, busy, node, test):
+    """Which words are nodes, and which ask for a test; how many of each."""
+    nodes = np.uint64(0)
+    tests = np.uint64(0)
+    for b in range(busy):
+        kind = word[b] & 3
+        node[nodes] = b
+        nodes += np.uint64(kind == NODE)
+        test[tests] = b
+        tests += np.uint64(kind > NODE)
+    return nodes, tests
+
+
+@njit(cache=True, nogil=True)
+def _read_nodes(lon_e7, lat_e7, words, sx, sy, ping, word, node, nodes, test, tests):
+    """The words that nodes have for their pings; again, how many of them are nodes, and ask for a test."""
+    mask = (1 << NODE_BITS) - 1
+    more = np.uint64(0)
+    for q in range(nodes):
+        b = np.uint64(node[q])
+        j = np.uint64(ping[b])
+        part = (((lat_e7[j] >> sy) & mask) << NODE_BITS) | ((lon_e7[j] >> sx) & mask)
+        w = words[np.uint64(word[b] >> 2) + np.uint64(part)]
+        word[b] = w
+        kind = w & 3
+        node[more] = b
+        more += np.uint64(kind == NODE)
+        test[tests] = b
+        tests += np.uint64(kind > NODE)
+    return more, tests
+
+
+@njit(cache=True, nogil=True)
+def _test_chain(words, at, x, y):
+    """The word of a set, of a CHAIN record."""
+    n = words[at]
+    if n == 1:
+        p = side(
+            np.int64(words[at + np.uint64(4)]),
+            np.int64(words[at + np.uint64(5)]),
+            np.int64(words[at + np.uint64(6)]),
+            np.int64(words[at + np.uint64(7)]),
+            x,
+            y,
+        )
+        return words[at + np.uint64(2 + p)]
+    rx = np.int64(words[at + np.uint64(4)])
+    ry = np.int64(words[at + np.uint64(5)])
+    return words[at + np.uint64(1 + parity(words, np.int64(at) + 6, n, rx, ry, 1, x, y))]
+
+
+@njit(cache=True, nogil=True)
+def _room_for(extra, used, more):
+    if used + more <= len(extra):
+        return extra
+    longer = np.empty(2 * (used + more), np.int32)
+    longer[:used] = extra[:used]
+    return longer
+
+
+@njit(cache=True, nogil=True)
+def _count(words, extra, word, busy):
+    """How many pairs the words stand for."""
+    n = 0
+    for b in range(busy):
+        at = np.uint64(word[b] >> 2)
+        n += extra[at] if word[b] & 3 == MIXED else words[at]
+    return n
+
+
+@njit(cache=True, nogil=True)
+def _write_pairs(words, extra, ping, word, busy, start, pings, zones, used):
+    """Write the pairs; how many there are then. Two zones of a set are written without asking how many it
+    has: most have no more, and a guess that fails costs more than a store.
+    """
+    one = np.uint64(1)
+    two = np.uint64(2)
+    n_used = np.uint64(used)
+    for b in range(busy):
+        i = start + np.int64(ping[b])
+        at = np.uint64(word[b] >> 2)
+        if word[b] & 3 == MIXED:
+            n = np.uint64(extra[at])
+            for k in range(n):
+                pings[n_used + k] = i
+                zones[n_used + k] = extra[at + one + k]
+        else:
+            n = np.uint64(words[at])
+            pings[n_used] = i
+            pings[n_used + one] = i
+            zones[n_used] = words[at + one]
+            zones[n_used + one] = words[at + two]
+            for k in range(two, n):
+                pings[n_used + k] = i
+                zones[n_used + k] = words[at + one + k]
+        n_used += n
+    return np.int64(n_used)
 
 
 @njit(cache=True, nogil=True)
@@ -84,8 +270,8 @@ def cover(
     lon_e7,
     lat_e7,
     first_ping,
-    cells,
-    lists,
+    found,
+    words,
     kx,
     ky,
     col0,
@@ -94,7 +280,6 @@ def cover(
     rows,
     edges,
     zone_edge,
-    is_area,
     reach_mm,
     pieces,
     zone_piece,
@@ -106,98 +291,67 @@ def cover(
 
     lon_e7, lat_e7 : int32 (n,)
     first_ping     : added to every ping's number
-    cells, lists   : int32, see geofence._kernels.lists
-    kx .. rows     : the top grid, see geofence._kernels.raster
+    found          : int64 (2, room)  for the pairs; written
+    words          : int32, see geofence._kernels.lists; two more may be read behind the last set
+    kx .. rows     : the top grid, see geofence._kernels.raster; the cells of its rim are empty
     others         : the zones' own columns, for entries that ask them
 
-    Returns int64 (2, room) and how many of its columns are used.
+    Returns int64 (2, room), ``found`` or a longer one, and how many of its columns are used.
     """
-    n = len(lon_e7)
-    room = n + n // 4 + 16
-    found = np.empty((2, room), np.int64)
     used = 0
     word = np.empty(BLOCK, np.int32)
     ping = np.empty(BLOCK, np.int32)
+    node = np.empty(BLOCK, np.int32)
+    test = np.empty(BLOCK, np.int32)
+    head = np.empty(BLOCK, np.int32)
+    extra = np.empty(BLOCK, np.int32)
     scratch = np.empty((STACK, 3), np.float64)
-    for start in range(0, n, BLOCK):
-        stop = min(start + BLOCK, n)
-        # First pass: one word for each ping, those of no zone dropped without a branch.
-        busy = 0
-        for i in range(start, stop):
-            col = (lon_e7[i] >> kx) - col0
-            row = (lat_e7[i] >> ky) - row0
-            at = row * cols + col if 0 <= col < cols and 0 <= row < rows else 0
-            w = cells[at] if 0 <= col < cols and 0 <= row < rows else np.int32(0)
-            word[busy] = w
-            ping[busy] = i
-            busy += int(w != 0)
-        for b in range(busy):
-            w = word[b]
-            i = int(ping[b])
-            if used == room:
-                room = 2 * room
-                longer = np.empty((2, room), np.int64)
-                longer[:, :used] = found[:, :used]
-                found = longer
-            if w & 3 == IS_ZONE:
-                found[0, used] = first_ping + i
-                found[1, used] = w >> 2
-                used += 1
+    for start in range(0, len(lon_e7), BLOCK):
+        xs = lon_e7[start : start + BLOCK]
+        ys = lat_e7[start : start + BLOCK]
+        _read_grid(xs, ys, words, kx, ky, col0, row0, cols - 1, rows - 1, cols, head)
+        busy = _keep_busy(head, len(xs), ping, word)
+        nodes, tests = _sort_out(word, busy, node, test)
+        sx = kx
+        sy = ky
+        while nodes > 0:
+            sx -= NODE_BITS
+            sy -= NODE_BITS
+            nodes, tests = _read_nodes(xs, ys, words, sx, sy, ping, word, node, nodes, test, tests)
+        for q in range(tests):  # the line of the cache is on its way when the next loop needs it
+            head[q] = words[np.uint64(word[test[q]] >> 2)]
+        extra_used = 0
+        for q in range(tests):
+            b = test[q]
+            at = np.int64(word[b] >> 2)
+            x = np.int64(xs[ping[b]])
+            y = np.int64(ys[ping[b]])
+            if word[b] & 3 == CHAIN:
+                word[b] = _test_chain(words, np.uint64(at), x, y)
                 continue
-            x = np.int64(lon_e7[i])
-            y = np.int64(lat_e7[i])
-            while w & 3 == IS_GRID:
-                g = w >> 2
-                col = (x >> lists[g + 1]) & ((1 << lists[g + 3]) - 1)
-                row = (y >> lists[g + 2]) & ((1 << lists[g + 4]) - 1)
-                w = cells[lists[g] + (row << lists[g + 3]) + col]
-            if w == 0:
-                continue
-            if w & 3 == IS_ZONE:
-                found[0, used] = first_ping + i
-                found[1, used] = w >> 2
-                used += 1
-                continue
-            at = w >> 2
-            count = lists[at]
-            at += 1
-            if used + count > room:
-                room = 2 * room + count
-                longer = np.empty((2, room), np.int64)
-                longer[:, :used] = found[:, :used]
-                found = longer
-            for _ in range(count):
-                head = lists[at]
-                kind = head & 3
-                at += 1
-                if kind == COVER:
-                    hit = True
-                elif kind == EDGES:
-                    hit = _in_cell_of(lists, at, x, y)
-                    at += 3 + 4 * (lists[at] >> 1)
-                elif kind == CIRCLE:
-                    px, py, pz = ecef(float(x), float(y))
-                    cx, cy, cz = ecef(float(lists[at]), float(lists[at + 1]))
-                    d2 = (px - cx) ** 2 + (py - cy) ** 2 + (pz - cz) ** 2
-                    hit = to_mm(arc_m(math.sqrt(d2))) <= lists[at + 2]
-                    at += 3
-                else:
-                    hit = _asked(
-                        x,
-                        y,
-                        head >> 2,
-                        edges,
-                        zone_edge,
-                        is_area,
-                        reach_mm,
-                        pieces,
-                        zone_piece,
-                        spheres,
-                        levels,
-                        zone_level,
-                        scratch,
-                    )
-                found[0, used] = first_ping + i
-                found[1, used] = head >> 2
-                used += int(hit)
+            extra = _room_for(extra, extra_used, 1 + words[head[q]] + words[at + 1])
+            word[b] = (extra_used << 2) | MIXED
+            extra_used = _mixed(
+                words,
+                at,
+                x,
+                y,
+                extra,
+                extra_used,
+                edges,
+                zone_edge,
+                reach_mm,
+                pieces,
+                zone_piece,
+                spheres,
+                levels,
+                zone_level,
+                scratch,
+            )
+        more = _count(words, extra, word, busy) + 2
+        if used + more > found.shape[1]:
+            longer = np.empty((2, 2 * (used + more)), np.int64)
+            longer[:, :used] = found[:, :used]
+            found = longer
+        used = _write_pairs(words, extra, ping, word, busy, first_ping + start, found[0], found[1], used)
     return found, used

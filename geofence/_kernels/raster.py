@@ -1,13 +1,14 @@
 """Build the cell index: which zones concern which cells, and with which edges.
 
-A source is one zone as the cell above it sees it: for the top grid the zone itself, for a nested grid what
-the
-parent cell knew of it. Rasterising turns sources into entries, one for each (cell, zone) that matters:
+Rasterising turns zones into entries of the top grid, one for each (cell, zone) that matters:
 
 COVER   every position of the cell is in the zone
-EDGES   some edges cross the cell; with the state of a reference position inside the cell
+EDGES   some edges touch the cell; with the state of a reference position inside the cell
 CIRCLE  the rim of a circle crosses the cell
-ASK     a corridor's or a buffer's rim crosses the cell (or no reference position was found): ask the zone
+ASK     a corridor's or a buffer's rim crosses the cell: measure; with the polygon's own edges that touch the
+        cell, as for EDGES, or with WHOLE edges: no reference position was found, look at all of them
+
+How a cell is divided further is told in geofence._kernels.nodes.
 
 Cells are half-open boxes whose size is a power of two, aligned to multiples of it, so that a cell is a shift.
 """
@@ -30,6 +31,7 @@ __all__ = [
     "EDGES",
     "ENTRY_COLUMNS",
     "SLACK_M",
+    "WHOLE",
     "grow_boxes",
     "half_diagonal_m",
     "rasterise_areas",
@@ -38,6 +40,7 @@ __all__ = [
     "reference_state",
     "room1",
     "room2",
+    "touches",
     "write_entry",
 ]
 
@@ -45,6 +48,7 @@ COVER = 0
 EDGES = 1
 CIRCLE = 2
 ASK = 3
+WHOLE = -1
 ENTRY_COLUMNS = (
     8  # cell, zone, kind, first in the pool of edges, how many, state of the reference, its x, its y
 )
@@ -87,10 +91,9 @@ def reference_state(edges, pool, first, count, rx, ry, inside, x, y):
     """OUTSIDE, BOUNDARY or INSIDE of a position in the cell of a reference position; all int64.
 
     The segment from the position to the reference stays in the cell, so the cell's edges are all it can
-    cross.
-    It crosses an edge if the ends of each lie strictly on either side of the other; an end of an edge on the
-    segment's line counts as lying to its left, so a border through a vertex is counted once. The reference
-    lies on no edge's line.
+    cross. It crosses an edge if the ends of each lie strictly on either side of the other; an end of an edge
+    on the segment's line counts as lying to its left, so a border through a vertex is counted once. The
+    reference lies on no edge's line.
     """
     for k in range(first, first + count):
         e = np.int64(pool[k])
@@ -161,13 +164,32 @@ def _reference_x(edges, keys, first, last, low, size, y):
 
 
 @njit(cache=True, nogil=True)
-def rasterise_areas(edges, pool, sources, kx, ky, col0, row0, cols, rows):
-    """Entries of polygons in a grid.
+def touches(ax, ay, bx, by, west, south, east, north):
+    """Whether a segment has a place in common with a closed box. Exact; all int64.
 
-    edges      : int32 (m, 4)   all edges: ax, ay, bx, by
-    pool       : int32 (p,)     edges by number; each source owns a range
-    sources    : int64 (s, 7)   zone, first, count (in the pool), has a reference (0, 1), its state, x, y;
-                                without a reference the grid must reach past the zone on every side
+    A segment and a box that are apart have a separating line along a side of the box or along the segment.
+    Callers ask only where the segment's box comes within a cell of the box, so a difference is at most
+    180 degrees and the width of a cell: products as in geofence._kernels.exact.
+    """
+    if max(ax, bx) < west or min(ax, bx) > east or max(ay, by) < south or min(ay, by) > north:
+        return False
+    s = side(ax, ay, bx, by, west, south)
+    if s == 0:
+        return True
+    return not (
+        s == side(ax, ay, bx, by, east, south)
+        and s == side(ax, ay, bx, by, west, north)
+        and s == side(ax, ay, bx, by, east, north)
+    )
+
+
+@njit(cache=True, nogil=True)
+def rasterise_areas(edges, zones, zone_edge, kx, ky, col0, row0, cols, rows):
+    """Entries of polygons in a grid that reaches past them on every side.
+
+    edges      : int32 (m, 4)   ax, ay, bx, by
+    zones      : int64 (s,)     which zones
+    zone_edge  : int64 (z+1,)   zone z has edges zone_edge[z]:zone_edge[z+1]
     kx, ky     : cells are 2**kx wide and 2**ky high
     col0, row0 : the first cell's column and row, counted from 0 degrees
     cols, rows : the grid's size in cells
@@ -182,21 +204,18 @@ def rasterise_areas(edges, pool, sources, kx, ky, col0, row0, cols, rows):
     keys = np.empty(4096, np.int64)
     wide = 1 << kx
     high = 1 << ky
-    for s in range(len(sources)):
-        zone = sources[s, 0]
-        first = sources[s, 1]
-        count = sources[s, 2]
-        has_reference = sources[s, 3] != 0
+    for s in range(len(zones)):
+        zone = zones[s]
         n = 0
-        for k in range(first, first + count):
-            e = np.int64(pool[k])
+        for e in range(zone_edge[zone], zone_edge[zone + 1]):
             ax = np.int64(edges[e, 0])
             ay = np.int64(edges[e, 1])
             bx = np.int64(edges[e, 2])
             by = np.int64(edges[e, 3])
             if ay > by:
                 ax, ay, bx, by = bx, by, ax, ay
-            r_first = max((ay >> ky) - row0, 0)
+            # A cell has its closed box: an edge on the line between two cells touches both.
+            r_first = max(((ay - 1) >> ky) - row0, 0)
             r_last = min((by >> ky) - row0, rows - 1)
             for row in range(r_first, r_last + 1):
                 if ay == by:
@@ -205,13 +224,13 @@ def rasterise_areas(edges, pool, sources, kx, ky, col0, row0, cols, rows):
                 else:
                     # One unit more on each side: rounding down must not lose a cell.
                     low = (row + row0) << ky
-                    u = _x_at(ax, ay, bx, by, min(max(ay, low - 1), by))
+                    u = _x_at(ax, ay, bx, by, min(max(ay, low), by))
                     v = _x_at(ax, ay, bx, by, max(min(by, low + high), ay))
                     west = min(u, v) - 1
                     east = max(u, v) + 1
                     west = max(west, min(ax, bx))
                     east = min(east, max(ax, bx))
-                c_first = max((west >> kx) - col0, 0)
+                c_first = max(((west - 1) >> kx) - col0, 0)
                 c_last = min((east >> kx) - col0, cols - 1)
                 if c_last >= c_first:
                     keys = room1(keys, n, c_last - c_first + 1)
@@ -219,17 +238,9 @@ def rasterise_areas(edges, pool, sources, kx, ky, col0, row0, cols, rows):
                         keys[n] = ((row * cols + col) << 32) | e
                         n += 1
         mine = np.sort(keys[:n])
-        # Without a reference the rows without edges are outside; with one they must be looked at as well.
         k = 0
-        row = 0
-        while True:
-            if has_reference:
-                if row >= rows:
-                    break
-            else:
-                if k >= n:
-                    break
-                row = (mine[k] >> 32) // cols
+        while k < n:  # rows without edges are outside
+            row = (mine[k] >> 32) // cols
             row_first = k
             while k < n and (mine[k] >> 32) // cols == row:
                 k += 1
@@ -237,25 +248,6 @@ def rasterise_areas(edges, pool, sources, kx, ky, col0, row0, cols, rows):
             low = (row + row0) << ky
             y = _row_line(edges, mine, row_first, row_last, low, high)
             inside = 0
-            if has_reference:
-                x = col0 << kx
-                state = BOUNDARY
-                # the row's western end must not lie on the border: take another latitude if it does
-                for attempt in range(TRIES):
-                    state = reference_state(
-                        edges, pool, first, count, sources[s, 5], sources[s, 6], sources[s, 4], x, y
-                    )
-                    if state != BOUNDARY:
-                        break
-                    y = low + (y - low + 1 + attempt) % high
-                if state == BOUNDARY:  # a border along the cell's whole side: fall back to asking the zone
-                    entries = room2(entries, used, cols)
-                    for col in range(cols):
-                        write_entry(entries, used, row * cols + col, zone, ASK, 0, 0, 0, 0, 0)
-                        used += 1
-                    row += 1
-                    continue
-                inside = 1 if state == INSIDE else 0
             next_col = 0
             i = row_first
             while i < row_last:
@@ -269,7 +261,26 @@ def rasterise_areas(edges, pool, sources, kx, ky, col0, row0, cols, rows):
                     for c in range(next_col, col):
                         write_entry(entries, used, row * cols + c, zone, COVER, 0, 0, 0, 0, 0)
                         used += 1
-                x = _reference_x(edges, mine, i, j, (col + col0) << kx, wide, y)
+                edge_west = (col + col0) << kx
+                out = room1(out, out_used, j - i)
+                touching = 0
+                for q in range(i, j):
+                    e = mine[q] & 0xFFFFFFFF
+                    if touches(
+                        np.int64(edges[e, 0]),
+                        np.int64(edges[e, 1]),
+                        np.int64(edges[e, 2]),
+                        np.int64(edges[e, 3]),
+                        edge_west,
+                        low,
+                        edge_west + wide,
+                        low + high,
+                    ):
+                        out[out_used + touching] = e
+                        touching += 1
+                x = edge_west + wide // 2  # any place will do where no edge touches
+                if touching:
+                    x = _reference_x(edges, mine, i, j, edge_west, wide, y)
                 west_of_reference = 0
                 crossings = 0
                 for q in range(i, j):
@@ -286,17 +297,19 @@ def rasterise_areas(edges, pool, sources, kx, ky, col0, row0, cols, rows):
                             crossings += 1
                             if at < x:
                                 west_of_reference += 1
+                state = (inside + west_of_reference) & 1
                 entries = room2(entries, used, 1)
-                if x > -(1 << 62):
-                    out = room1(out, out_used, j - i)
-                    for q in range(i, j):
-                        out[out_used + q - i] = mine[q] & 0xFFFFFFFF
-                    state = (inside + west_of_reference) & 1
-                    write_entry(entries, used, cell, zone, EDGES, out_used, j - i, state, x, y)
-                    out_used += j - i
+                if touching == 0:
+                    if state:
+                        write_entry(entries, used, cell, zone, COVER, 0, 0, 0, 0, 0)
+                        used += 1
+                elif x > -(1 << 62):
+                    write_entry(entries, used, cell, zone, EDGES, out_used, touching, state, x, y)
+                    out_used += touching
+                    used += 1
                 else:
-                    write_entry(entries, used, cell, zone, ASK, 0, 0, 0, 0, 0)
-                used += 1
+                    write_entry(entries, used, cell, zone, ASK, 0, WHOLE, 0, 0, 0)
+                    used += 1
                 inside = (inside + crossings) & 1
                 next_col = col + 1
                 i = j
@@ -305,7 +318,6 @@ def rasterise_areas(edges, pool, sources, kx, ky, col0, row0, cols, rows):
                 for c in range(next_col, cols):
                     write_entry(entries, used, row * cols + c, zone, COVER, 0, 0, 0, 0, 0)
                     used += 1
-            row += 1
     return entries[:used].copy(), out[:out_used].copy()
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from geofence._kernels.lists import IS_GRID, IS_ZONE
-from geofence._kernels.raster import CIRCLE, EDGES
+from geofence._kernels.lists import CHAIN, NODE, NODE_BITS, SET
+from geofence._kernels.raster import CIRCLE, room2
 
 __all__ = ["walk_tracks"]
 
@@ -31,11 +31,18 @@ def _add(track, zone, used, t, z):
 
 
 @njit(cache=True, nogil=True)
-def walk_tracks(ax, ay, bx, by, cells, lists, kx, ky, col0, row0, cols, rows):
+def _add_set(track, zone, used, t, words, at):
+    for k in range(at + 1, at + 1 + words[at]):
+        track, zone, used = _add(track, zone, used, t, words[k])
+    return track, zone, used
+
+
+@njit(cache=True, nogil=True)
+def walk_tracks(ax, ay, bx, by, words, kx, ky, col0, row0, cols, rows):
     """Candidates of tracks: int64 track, int64 zone, and how many are used; with repetitions, by track.
 
     ax, ay, bx, by : int32 (t,)  the tracks' ends, 1e-7 degree; the short way round
-    others         : a cell index
+    others         : a cell index, see geofence._kernels.lists
     """
     track = np.empty(1024, np.int64)
     zone = np.empty(1024, np.int64)
@@ -57,7 +64,7 @@ def walk_tracks(ax, ay, bx, by, cells, lists, kx, ky, col0, row0, cols, rows):
             u1 = x1 + turn * FULL_TURN
             if max(u0, u1) < -MAX_LON or min(u0, u1) > MAX_LON:
                 continue
-            # a grid to walk: its first cell, shifts, and its bounds in cells
+            # a grid to walk: its first word, shifts, first column and row, and whether it is a node
             stack[0] = (0, kx, ky, col0, row0, 0)
             depth = 1
             while depth > 0:
@@ -70,9 +77,7 @@ def walk_tracks(ax, ay, bx, by, cells, lists, kx, ky, col0, row0, cols, rows):
                 width = cols
                 height = rows
                 if stack[depth, 5] != 0:
-                    g = stack[depth, 5]
-                    width = 1 << lists[g + 3]
-                    height = 1 << lists[g + 4]
+                    width = height = 1 << NODE_BITS
                 south = min(y0, y1)
                 north = max(y0, y1)
                 for row in range(max((south >> gy) - gr, 0), min((north >> gy) - gr, height - 1) + 1):
@@ -87,32 +92,35 @@ def walk_tracks(ax, ay, bx, by, cells, lists, kx, ky, col0, row0, cols, rows):
                         west = max(west, min(p, q) - 1)
                         east = min(east, max(p, q) + 1)
                     for col in range(max((west >> gx) - gc, 0), min((east >> gx) - gc, width - 1) + 1):
-                        w = cells[base + row * width + col]
+                        w = np.int64(words[base + row * width + col])
+                        at = w >> 2
                         if w == 0:
                             continue
-                        if w & 3 == IS_ZONE:
-                            track, zone, used = _add(track, zone, used, t, w >> 2)
-                        elif w & 3 == IS_GRID:
-                            g = w >> 2
-                            if depth < len(stack):
-                                stack[depth, 0] = lists[g]
-                                stack[depth, 1] = lists[g + 1]
-                                stack[depth, 2] = lists[g + 2]
-                                stack[depth, 3] = (col + gc) << lists[g + 3]
-                                stack[depth, 4] = (row + gr) << lists[g + 4]
-                                stack[depth, 5] = g
-                                depth += 1
+                        if w & 3 == NODE:
+                            if depth == len(stack):
+                                stack = room2(stack, depth, 1)
+                            stack[depth, 0] = at
+                            stack[depth, 1] = gx - NODE_BITS
+                            stack[depth, 2] = gy - NODE_BITS
+                            stack[depth, 3] = (col + gc) << NODE_BITS
+                            stack[depth, 4] = (row + gr) << NODE_BITS
+                            stack[depth, 5] = 1
+                            depth += 1
+                        elif w & 3 == SET:
+                            track, zone, used = _add_set(track, zone, used, t, words, at)
+                        elif w & 3 == CHAIN:
+                            track, zone, used = _add_set(track, zone, used, t, words, words[at + 2] >> 2)
                         else:
-                            at = w >> 2
-                            count = lists[at]
-                            at += 1
+                            track, zone, used = _add_set(track, zone, used, t, words, words[at])
+                            count = words[at + 1]
+                            at += 2
                             for _ in range(count):
-                                head = lists[at]
-                                kind = head & 3
+                                track, zone, used = _add(track, zone, used, t, words[at] >> 2)
+                                kind = words[at] & 3
                                 at += 1
-                                track, zone, used = _add(track, zone, used, t, head >> 2)
-                                if kind == EDGES:
-                                    at += 3 + 4 * (lists[at] >> 1)
-                                elif kind == CIRCLE:
-                                    at += 3
+                                if kind != CIRCLE:
+                                    n = words[at] >> 1
+                                    at += 1
+                                    if n > 0:
+                                        at += 2 + 4 * n
     return track, zone, used
