@@ -21,6 +21,7 @@ from geofence import GeofenceError, Ruleset
 from telemetry import warm
 from telemetry.api.app import create_app
 from telemetry.channels.dispatch import Dispatch
+from telemetry.commander import Commander
 from telemetry.config import Settings, SettingsError
 from telemetry.heartbeat import EngineHealth, Heartbeat
 from telemetry.housekeeper import Housekeeper
@@ -52,6 +53,7 @@ STOP_NOTIFIER_S: Final = 2.0
 STOP_HOUSEKEEPER_S: Final = 0.5
 STOP_SESSION_S: Final = 1.0
 STOP_WATCH_S: Final = 0.5
+STOP_COMMANDER_S: Final = 0.5
 STOP_HTTP_S: Final = 2.0
 HEARTBEAT_S: Final = 10.0
 SICK_S: Final = 30.0  # no session with our own broker for so long; one waits up to 15 s between two tries
@@ -132,6 +134,7 @@ class Up:
 
         self.metrics = Metrics()
         self._start_dispatch(database_url, mqtt_url)
+        self._start_commander(database_url)
         self._start_housekeeper(database_url)
         self._start_share(mqtt_url, rules)
         if settings.rules is None:
@@ -188,6 +191,12 @@ class Up:
         self._dispatch = Dispatch(self.settings, database_url, self._notify_session, self.metrics)
         self._dispatch.start()
         self._stack.callback(self._dispatch.stop, STOP_NOTIFIER_S)
+
+    def _start_commander(self, database_url: str) -> None:
+        store = self._stack.enter_context(contextlib.closing(Store.open(database_url)))
+        commander = Commander(store, self._notify_session, self.settings.mqtt_root)
+        commander.start()
+        self._stack.callback(commander.stop, STOP_COMMANDER_S)
 
     def _start_housekeeper(self, database_url: str) -> None:
         store = Store.open(database_url, retention=_retention(self.settings))

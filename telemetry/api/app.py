@@ -13,6 +13,7 @@ from fastapi.responses import PlainTextResponse
 from telemetry.api import problems
 from telemetry.api.alerts import alert_routes
 from telemetry.api.channels import channel_routes
+from telemetry.api.devices import device_routes
 from telemetry.api.editing import editing_routes
 from telemetry.api.fleet import fleet_routes
 from telemetry.api.guard import Guard
@@ -92,6 +93,7 @@ def create_app(
     problems.install(app)
     for routes in (
         fleet_routes(reader),
+        device_routes(reader),
         rules_routes(reader, read_only=zones_read_only),
         editing_routes(reader, read_only=zones_read_only),
         history_routes(reader),

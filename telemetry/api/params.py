@@ -18,10 +18,11 @@ __all__ = [
     "AlertId",
     "AlertState",
     "Assignment",
+    "Between",
     "DeviceFilter",
     "DeviceId",
-    "Note",
     "Filter",
+    "Note",
     "Resolution",
     "Severity",
     "Text",
@@ -98,7 +99,9 @@ class DeviceFilter(Filter):
     cursor: Text | None = Field(None, description="``next`` of the answer before")
 
 
-class _Between(Filter):
+class Between(Filter):
+    """A stretch of time."""
+
     from_us: TimeUs | None = Field(None, alias="from", description="not before this time")
     to_us: TimeUs | None = Field(None, alias="to", description="before this time")
 
@@ -109,7 +112,7 @@ class _Between(Filter):
         return self
 
 
-class TrackFilter(_Between):
+class TrackFilter(Between):
     """Which part of a track, and how it is written."""
 
     format: Literal["json", "csv", "geojson"] | None = Field(
@@ -117,7 +120,7 @@ class TrackFilter(_Between):
     )
 
 
-class _Listed(_Between):
+class _Listed(Between):
     device_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")] | None = Field(None, alias="device")
     limit: int = Field(100, ge=1, le=MAX_LIMIT, description="most items of one answer")
     cursor: Text | None = Field(None, description="``next`` of the answer before")

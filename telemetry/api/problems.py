@@ -20,6 +20,7 @@ from telemetry.store import (
     RulesTooSoon,
     StoreError,
     StoreUnavailable,
+    TooManyPings,
 )
 
 if TYPE_CHECKING:
@@ -216,6 +217,10 @@ async def _on_store(_request: Request, error: StoreError) -> Response:
                     "give `effective_at` that time or a later one, or cancel it first: "
                     "DELETE /api/v1/versions/scheduled",
                 )
+            )
+        case TooManyPings():
+            return problem_response(
+                Problem(422, "too-many-pings", str(error), "ask for a shorter time; an hour always works")
             )
         case RulesTooSoon():
             return problem_response(

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AlertRow",
+    "Belief",
+    "BeliefSeries",
     "CheckInRow",
     "CommandRow",
     "DeviceRow",
@@ -218,6 +220,29 @@ class CommandRow:
 
 
 @dataclass(frozen=True, slots=True)
+class BeliefSeries:
+    """What was held of one rule and zone at each time of a Belief; None: it was not in question."""
+
+    rule_id: str
+    zone_id: str
+    opens_at: float
+    clears_at: float
+    confidence: list[float | None]
+    log_odds: list[float | None]
+    distance_m: list[float | None]
+    state: list[str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Belief:
+    """Beliefs of a device over time, from an engine that started blank at ``warm_us``."""
+
+    warm_us: int
+    times_us: list[int]
+    series: list[BeliefSeries]
+
+
+@dataclass(frozen=True, slots=True)
 class CheckInRow:
     """One check-in as it was reported."""
 
@@ -317,6 +342,26 @@ class Reader(AlertWork, Protocol):
 
     async def version_before(self, version: int) -> int | None:
         """The version before this one; None: it is the first."""
+        ...
+
+    async def belief(self, device_id: str, from_us: int, to_us: int) -> Belief:
+        """How sure an engine is of each zone in question, after each judged ping of a device."""
+        ...
+
+    async def ask_device(
+        self, device_id: str, command: str, who: str, arguments: dict[str, Any]
+    ) -> CommandRow:
+        """Have a command sent to a device."""
+        ...
+
+    async def commands(self, device_id: str, *, cursor: str | None, limit: int) -> Page[CommandRow]:
+        """What was asked of a device, newest first, with its answers."""
+        ...
+
+    async def check_ins(
+        self, device_id: str, *, from_us: int | None, to_us: int | None, cursor: str | None, limit: int
+    ) -> Page[CheckInRow]:
+        """The check-ins of a device, newest first."""
         ...
 
     async def rules_versions(self, *, cursor: str | None, limit: int) -> Page[VersionRow]:

@@ -27,6 +27,7 @@ __all__ = [
     "StaleEpoch",
     "StoreError",
     "StoreUnavailable",
+    "TooManyPings",
     "refused_connection",
     "translated",
 ]
@@ -114,6 +115,15 @@ class RulesTooSoon(StoreError):  # noqa: N818
         super().__init__(
             f"rules can't take effect at {effective_at}: engines know of a new version within seconds, so "
             f"{earliest} is the earliest time; leave the time out to get that"
+        )
+
+
+class TooManyPings(StoreError):  # noqa: N818
+    """More pings than a look may cost."""
+
+    def __init__(self, pings: int, most: int) -> None:
+        super().__init__(
+            f"the time holds {pings} pings, and beliefs are worked out for at most {most} at once"
         )
 
 

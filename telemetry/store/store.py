@@ -10,7 +10,7 @@ import numpy as np
 from psycopg import errors as pg
 
 from geofence import Devices
-from telemetry.store import decisions, house, lookups, outbox, rulesets, shares
+from telemetry.store import commanding, decisions, house, lookups, outbox, rulesets, shares
 from telemetry.store.actions import act
 from telemetry.store.alert_rows import write_alerts
 from telemetry.store.errors import StaleEpoch
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from geofence import Pings
     from telemetry.columns import Batch
+    from telemetry.store.commanding import WaitingCommand
     from telemetry.store.decisions import DeviceDecisions
     from telemetry.store.outbox import OutboxRow
     from telemetry.store.partitions import Layout
@@ -334,6 +335,18 @@ class Store:
         with self._link.use("looking for rules") as connection:
             row = connection.execute("SELECT FROM rules WHERE digest = %s LIMIT 1", (digest,)).fetchone()
         return row is not None
+
+    # --- commands -------------------------------------------------------------------------------
+
+    def waiting_commands(self, limit: int) -> list[WaitingCommand]:
+        """The oldest commands to devices that the broker does not have, in order."""
+        with self._link.use("reading commands") as connection:
+            return commanding.waiting_commands(connection, limit)
+
+    def mark_commands_sent(self, ids: Sequence[int]) -> None:
+        """Note that the broker has confirmed these."""
+        with self._link.use("marking commands as sent") as connection:
+            commanding.mark_commands_sent(connection, ids)
 
     # --- messages and alerts --------------------------------------------------------------------
 

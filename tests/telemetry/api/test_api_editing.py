@@ -1,4 +1,4 @@
-"""Zones, rules and leaves are changed by versions: checked like files, at a stated time, never over another."""
+"""Zones, rules and leaves change by versions: checked like files, at a stated time, never over another."""
 
 from __future__ import annotations
 
@@ -105,8 +105,8 @@ def test_every_problem_is_told_with_its_place(edited, problem):
 @pytest.mark.parametrize(
     "body",
     [
-        '{"type": "Feature", "geometry": {"type": "Point", "coordinates": [NaN, 1]}, "properties": {"radius_m": 5}}',
-        '{"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 1]}, "properties": {"name": "\\u0000"}}',
+        '{"type": "Feature", "geometry": {"type": "Point", "coordinates": [NaN, 1]}}',
+        '{"type":"Feature","geometry": {"type": "Point", "coordinates": [1,1]},"properties":{"a":"\\u0000"}}',
         '{"type": "Feature", "geometry": null, "properties": {"name": "\\ud800"}}',
         '{"type": "Feature", "geometry": {"type": "Point", "coordinates": [1e400, 1]}}',
         '{"properties": 7}',

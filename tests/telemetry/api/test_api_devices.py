@@ -1,0 +1,106 @@
+"""Beliefs over time, commands and check-ins of a device."""
+
+from __future__ import annotations
+
+import psycopg
+
+from geofence import Engine, to_rfc3339
+from tests.telemetry.api.town import MINUTE_US, START_US
+
+
+def window(minutes: int) -> dict[str, str]:
+    return {"from": to_rfc3339(START_US), "to": to_rfc3339(START_US + minutes * MINUTE_US)}
+
+
+def test_beliefs_are_those_of_an_engine_over_the_same_pings(town, town_api):
+    pings = town.walk("a9", 25, lat=35.22, lon=-80.84)  # from the middle of school-1 out over its edge
+    town.commit(pings)
+    found = town_api.get("/api/v1/devices/a9/belief", params=window(60)).json()
+    assert len(found["times"]) == 25
+    (line,) = found["series"]
+    assert (line["rule_id"], line["zone_id"]) == ("no-schools", "school-1")
+    assert (line["opens_at"], line["clears_at"]) == (0.95, 0.27)
+    engine = Engine(town.ruleset, town.devices)
+    engine.check(pings)
+    (held,) = engine.belief("a9")
+    assert line["confidence"][-1] == held["confidence"]
+    assert line["state"][-1] == held["state"]
+    assert line["confidence"][5] >= 0.95  # deep inside
+    assert line["state"][5] == "wrong"
+    assert line["distance_m"][0] > 190
+    assert line["distance_m"][-1] < 0
+
+
+def test_evidence_before_the_asked_time_counts_and_is_not_shown(town, town_api):
+    town.commit(town.walk("a9", 25, lat=35.22, lon=-80.84))
+    later = {"from": to_rfc3339(START_US + 10 * MINUTE_US), "to": window(60)["to"]}
+    whole = town_api.get("/api/v1/devices/a9/belief", params=window(60)).json()
+    part = town_api.get("/api/v1/devices/a9/belief", params=later).json()
+    assert part["times"] == whole["times"][10:]
+    assert part["series"][0]["confidence"] == whole["series"][0]["confidence"][10:]
+
+
+def test_a_look_at_beliefs_has_its_bounds(town, town_api, problem):
+    town.commit(town.walk("a9", 5_100))
+    problem(town_api.get("/api/v1/devices/nobody/belief"), 404)
+    answer = town_api.get("/api/v1/devices/a9/belief", params=window(6_000))
+    assert "5100 pings" in problem(answer, 422)["detail"]
+    problem(town_api.get("/api/v1/devices/a9/belief", params=window(11_000)), 422)
+
+
+def test_a_command_waits_is_sent_and_answered(town, town_api):
+    town.commit(town.walk("a1", 1))
+    asked = town_api.post("/api/v1/devices/a1/commands", json={"command": "message", "text": "call us"})
+    assert asked.status_code == 202
+    command = asked.json()
+    assert (command["arguments"], command["sent_at"], command["outcome"]) == ({"text": "call us"}, None, None)
+    (waiting,) = town.store.waiting_commands(10)
+    assert waiting.payload == {"command": "message", "text": "call us"}
+    town.store.mark_commands_sent([waiting.command_id])
+    with psycopg.connect(town.url) as connection:
+        for outcome in (False, True):  # a device may answer twice: the first answer counts
+            connection.execute(
+                "INSERT INTO command_results (time, received_time, batch, share, done, device_id, command_id,"
+                " detail) VALUES (now(), clock_timestamp(), 1, 0, %s, 'a1', %s, 'no display')",
+                (outcome, command["command_id"]),
+            )
+    (listed,) = town_api.get("/api/v1/devices/a1/commands").json()["items"]
+    assert (listed["outcome"], listed["detail"]) == ("refused", "no display")
+    assert listed["sent_at"] is not None
+    assert listed["who"] == "local operator"
+
+
+def test_commands_that_make_no_sense_are_refused(town, town_api, problem):
+    town.commit(town.walk("a1", 1))
+    for body in (
+        {"command": "explode"},
+        {"command": "message"},
+        {"command": "locate", "seconds": 60},
+        {"command": "set_interval", "seconds": 1},
+        {"command": "locate", "text": "\0"},
+    ):
+        problem(town_api.post("/api/v1/devices/a1/commands", json=body), 422)
+    problem(town_api.post("/api/v1/devices/nobody/commands", json={"command": "locate"}), 404)
+    assert town.store.waiting_commands(10) == []
+
+
+def test_check_ins_are_walked_newest_first(town, town_api):
+    town.commit(town.walk("a1", 1))
+    with psycopg.connect(town.url) as connection:
+        for i in range(7):
+            connection.execute(
+                "INSERT INTO check_ins (time, received_time, batch, item, share, device_id, outcome, method)"
+                " VALUES (now() - %s * interval '1 h', now() + %s * interval '1 s', 1, 0, 0, 'a1',"
+                " 'verified', 'voice')",
+                (i // 2, i),  # two share each time
+            )
+    seen, cursor = [], None
+    while True:
+        parameters = {"limit": 2} | ({"cursor": cursor} if cursor else {})
+        page = town_api.get("/api/v1/devices/a1/check-ins", params=parameters).json()
+        seen += [(item["time"], item["received_time"]) for item in page["items"]]
+        cursor = page["next"]
+        if cursor is None:
+            break
+    assert len(seen) == len(set(seen)) == 7
+    assert seen == sorted(seen, reverse=True)
