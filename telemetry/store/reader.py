@@ -11,7 +11,9 @@ from telemetry.api.reader import EventRow, LogRow, Page
 from telemetry.columns import CommandResult
 from telemetry.store import queries
 from telemetry.store.alert_work import AlertWork
+from telemetry.store.beliefs import Believing
 from telemetry.store.cells import cells_around
+from telemetry.store.commanding import Commanding
 from telemetry.store.cursors import read_cursor, write_cursor
 from telemetry.store.editing import RulesEditing
 from telemetry.store.pool import ReadingPool
@@ -51,7 +53,7 @@ class NearRow:
     distance_mm: int
 
 
-class Reader(RulesEditing, AlertWork):
+class Reader(RulesEditing, Commanding, Believing, AlertWork):
     """Reads through a pool of connections on one event loop.
 
     Every method raises StoreUnavailable within about two seconds when the database is away, and works again
