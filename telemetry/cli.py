@@ -125,6 +125,10 @@ def up(
         Path | None,
         typer.Option(metavar="FILE", help="Certificate authority (PEM) of a broker at mqtts://."),
     ] = None,
+    mqtt_protocol: Annotated[
+        str | None,
+        typer.Option(metavar="VERSION", help="Of MQTT: 3.1.1 or 5.", show_default="3.1.1"),
+    ] = None,
     tile_url: Annotated[
         str | None,
         typer.Option(
@@ -161,6 +165,7 @@ def up(
         simulate_seed=simulate_seed,
         mqtt_port=mqtt_port,
         mqtt_ca=mqtt_ca,
+        mqtt_protocol=mqtt_protocol,
         tile_url=tile_url,
     )
     if print_config:

@@ -56,6 +56,9 @@ class Settings(BaseModel):
     mqtt_ca: Path | None = Field(
         None, description="PEM file of the authority that signed the broker's certificate"
     )
+    mqtt_protocol: Literal["3.1.1", "5"] = Field(
+        "3.1.1", description="version of MQTT to speak; the embedded broker speaks 3.1.1"
+    )
     mqtt_port: int | None = Field(
         None, ge=1, le=65535, description="port of the embedded broker; left out: a free one"
     )

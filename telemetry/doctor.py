@@ -48,6 +48,8 @@ class DoctorSettings(Protocol):
     @property
     def mqtt_ca(self) -> Path | None: ...
     @property
+    def mqtt_protocol(self) -> str: ...
+    @property
     def mqtt_root(self) -> str: ...
     @property
     def formats(self) -> dict[str, str]: ...
@@ -177,6 +179,7 @@ def _broker(url: str, settings: DoctorSettings) -> Check:
             topics=Topics(root),
             clean=True,
             ca_file=settings.mqtt_ca,
+            protocol=settings.mqtt_protocol,
         )
         try:
             session.start()  # has failed unless every subscription was granted

@@ -245,6 +245,7 @@ class Up:
             topics=Topics(self.settings.mqtt_root, self.settings.formats),
             will=will,
             ca_file=self.settings.mqtt_ca,
+            protocol=self.settings.mqtt_protocol,
         )
         self._stack.callback(session.close, STOP_SESSION_S)
         if start:

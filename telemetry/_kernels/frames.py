@@ -1,4 +1,5 @@
-"""PUBLISH frames of MQTT 3.1.1, found in a buffer of received bytes (OASIS MQTT 3.1.1, sections 2.2 and 3.3).
+"""PUBLISH frames of MQTT 3.1.1 and 5, found in a buffer of received bytes (OASIS MQTT 3.1.1 and 5.0,
+sections 2.2 and 3.3).
 
 Numba checks no bounds, so every length is compared with what is there before it is used.
 """
@@ -9,9 +10,12 @@ import numpy as np
 from numba import njit
 
 __all__ = [
+    "ALIAS",
     "CONTROL",
     "MALFORMED",
+    "MAX_PROPERTIES",
     "MORE",
+    "MQTT_5",
     "OVERSIZE",
     "QOS_2",
     "hash_topic",
@@ -26,6 +30,10 @@ CONTROL = 1  # a complete frame that is no PUBLISH stands there
 OVERSIZE = 2  # a PUBLISH stands there whose payload is too long; all before its payload has come
 MALFORMED = 3
 QOS_2 = 4  # a PUBLISH at QoS 2, which no subscription asked for
+ALIAS = 5  # a PUBLISH with a topic alias, which we never announced
+
+MQTT_5 = 5
+MAX_PROPERTIES = 1 << 16  # bytes; honest ones are some tens
 
 _PUBLISH = 3
 _PRIME = np.uint64(0x100000001B3)  # FNV-1a, 64 bits (Fowler, Noll, Vo)
@@ -77,10 +85,48 @@ def insert_topic(slot, table, arena, bounds):
 
 
 @njit(cache=True, nogil=True)
+def _check_properties(buffer, at, last):
+    """MORE where the properties in buffer[at:last] are well formed, else MALFORMED or ALIAS.
+
+    Section 2.2.2.2 of MQTT 5.0: an identifier, then a value whose type follows from it. Those of a PUBLISH.
+    """
+    while at < last:
+        identifier = buffer[at]
+        at += 1
+        texts = 0
+        if identifier == 0x01:  # payload format: a byte
+            at += 1
+        elif identifier == 0x02:  # message expiry: four bytes
+            at += 4
+        elif identifier == 0x03 or identifier == 0x08 or identifier == 0x09:  # content type, response topic,
+            texts = 1  # correlation data
+        elif identifier == 0x26:  # user property: two texts
+            texts = 2
+        elif identifier == 0x0B:  # subscription identifier: up to four bytes of seven bits
+            digits = 1
+            while at < last and digits < 4 and buffer[at] >= 128:
+                at += 1
+                digits += 1
+            if at < last and buffer[at] >= 128:
+                return MALFORMED
+            at += 1
+        elif identifier == 0x23:
+            return ALIAS
+        else:
+            return MALFORMED
+        for _ in range(texts):
+            if at + 2 > last:
+                return MALFORMED
+            at += 2 + (np.int64(buffer[at]) << 8 | np.int64(buffer[at + 1]))
+    return MORE if at == last else MALFORMED
+
+
+@njit(cache=True, nogil=True)
 def scan(
     buffer,
     begin,
     end,
+    version,
     max_payload,
     table,
     arena,
@@ -96,6 +142,7 @@ def scan(
     """Walk the frames in buffer[begin:end] up to the first that is not a complete, good PUBLISH.
 
     buffer       : uint8 (b,)
+    version      : of MQTT, 4 (3.1.1) or 5; in 5 properties stand before the payload
     max_payload  : bytes; a longer payload is OVERSIZE, a control packet longer than this is MALFORMED
     table, arena, bounds : as for insert_topic
     n            : columns filled so far; those up to n stay
@@ -143,8 +190,35 @@ def scan(
         first = body + 2
         last = first + (np.int64(buffer[body]) << 8 | np.int64(buffer[body + 1]))
         payload = last + 2 * np.int64(qos)
+        if last == first and version == MQTT_5:
+            return at, n, ALIAS, 0  # the topic of an alias is empty
         if last == first or payload > at + length:
             return at, n, MALFORMED, 0
+        properties = payload
+        if version == MQTT_5:
+            size, shift = 0, 0
+            while True:
+                if payload >= at + length:
+                    return at, n, MALFORMED, 0
+                if payload >= end:
+                    return at, n, MORE, 0
+                digit = np.int64(buffer[payload])
+                payload += 1
+                size |= (digit & 127) << shift
+                shift += 7
+                if digit < 128:
+                    break
+                if shift == 28:
+                    return at, n, MALFORMED, 0
+            properties = payload
+            payload += size
+            if size > MAX_PROPERTIES or payload > at + length:
+                return at, n, MALFORMED, 0
+            if payload > end:
+                return at, n, MORE, 0
+            why = _check_properties(buffer, properties, payload)
+            if why != MORE:
+                return at, n, why, 0
         if at + length - payload > max_payload:
             if payload > end:
                 return at, n, MORE, 0
@@ -172,4 +246,4 @@ def warm() -> None:
     insert_topic(0, table, arena, bounds)
     two, one, slot = np.zeros((1, 2), np.int64), np.zeros(1, np.int64), np.zeros(1, np.int32)
     packet_id, again = np.zeros(1, np.uint16), np.zeros(1, np.bool_)
-    scan(frame, 0, 6, 100, table, arena, bounds, 0, two, slot, one, one.copy(), packet_id, again)
+    scan(frame, 0, 6, 4, 100, table, arena, bounds, 0, two, slot, one, one.copy(), packet_id, again)

@@ -107,7 +107,7 @@ def refusal_error(address: BrokerAddress, code: int, name: str, client_id: str) 
     """Why a broker that speaks MQTT turned us away; ``code`` is the MQTT 5 reason code of the CONNACK."""
     where = f"the broker {address.shown}"
     remedies = {
-        0x84: "it must speak MQTT 3.1.1; give another broker or another of its ports",
+        0x84: "it speaks another version of MQTT; set mqtt_protocol to 3.1.1 or to 5",
         0x85: f"allow the client id {client_id!r}",
         0x86: "give its user and password in the URL: mqtt://user:password@host:port",
         0x87: "give its user and password in the URL (mqtt://user:password@host:port), or allow it there",

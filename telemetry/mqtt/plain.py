@@ -32,7 +32,13 @@ BYTES_PER_TURN: Final = 1 << 20  # then the inbox is asked whether it has room f
 class PlainReceiver:
     """Receives through paho's ``on_message``. All calls come from the network thread."""
 
-    def __init__(self, client: paho.Client, topics: Topics, context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self,
+        client: paho.Client,
+        topics: Topics,
+        context: ssl.SSLContext | None,
+        _version: int = 0,  # the client knows it
+    ) -> None:
         self._client = client
         self._topics = topics
         self._payloads: list[bytes] = []
@@ -54,11 +60,12 @@ class PlainReceiver:
     def read(self) -> None:
         """Take what the socket has, up to some thousand packets or a mebibyte."""
         for _ in range(PACKETS_PER_TURN):
-            if (
-                self._client.loop_read()
-                or self._bytes >= BYTES_PER_TURN
-                or not _can_read(self._client.socket())
-            ):
+            try:
+                ended = self._client.loop_read()
+            except Exception as error:  # noqa: BLE001 - what paho raises for a bad packet is not documented
+                self.protocol_error = f"it sent a packet that can't be read ({error})"
+                return
+            if ended or self._bytes >= BYTES_PER_TURN or not _can_read(self._client.socket()):
                 return
 
     def take(self, link: int, owed: Owed) -> Chunk | None:
@@ -95,6 +102,9 @@ class PlainReceiver:
     def _on_message(self, _client: paho.Client, _userdata: object, message: paho.MQTTMessage) -> None:
         if message.qos == 2:
             self.protocol_error = "it delivered at QoS 2, which no subscription asked for"
+            return
+        if hasattr(message.properties, "TopicAlias"):
+            self.protocol_error = "it used a topic alias, and we announced none"
             return
         try:
             topic: str | bytes = message.topic

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 __all__ = ["FrameReader", "FrameSocket", "ScannerReceiver"]
 
 BLOCK_BYTES: Final = 1 << 20
-MAX_FRAME_BYTES: Final = MAX_PAYLOAD_BYTES + 65_535 + 9  # with the longest topic, packet id and header
+# With the longest topic, packet id and header, and the longest properties of MQTT 5.
+MAX_FRAME_BYTES: Final = MAX_PAYLOAD_BYTES + 65_535 + 9 + kernel.MAX_PROPERTIES + 4
+MQTT_3_1_1: Final = 4  # as a CONNECT says it
 MESSAGES_PER_SCAN: Final = 1 << 15
 BYTES_PER_TURN: Final = 4 << 20  # then the inbox is asked whether it has room for more
 LAST_WRITE_S: Final = 0.5  # for what is still to be written when the socket is closed
@@ -121,8 +123,10 @@ class FrameReader:
     protocol_error : what was wrong with the stream; nothing is read after it
     """
 
-    def __init__(self, topics: Topics) -> None:
+    def __init__(self, topics: Topics, version: int = MQTT_3_1_1) -> None:
+        """version: of MQTT, 4 (3.1.1) or 5."""
         self._topics = topics
+        self._version = version
         self._table = _TopicTable(topics)
         m = MESSAGES_PER_SCAN
         self._topic_bounds = np.zeros((m, 2), np.int64)
@@ -194,6 +198,7 @@ class FrameReader:
             self._buffer,
             at,
             self._end,
+            self._version,
             MAX_PAYLOAD_BYTES,
             table.table,
             table.arena,
@@ -216,6 +221,8 @@ class FrameReader:
             return self._start_skipping(at, length), True
         if why == kernel.MALFORMED:
             self.protocol_error = "it sent a malformed packet"
+        elif why == kernel.ALIAS:
+            self.protocol_error = "it used a topic alias, and we announced none"
         elif why == kernel.QOS_2:
             self.protocol_error = "it delivered at QoS 2, which no subscription asked for"
         elif n < MESSAGES_PER_SCAN:
@@ -253,6 +260,13 @@ class FrameReader:
         qos = self._buffer[at] >> 1 & 3
         packet_id = int.from_bytes(self._buffer[last : last + 2].tobytes(), "big") if qos else 0
         payload = last + 2 if qos else last
+        if self._version == kernel.MQTT_5:
+            size, shift, digit = 0, 0, 128
+            while digit & 128:
+                digit = int(self._buffer[payload])
+                size |= (digit & 127) << shift
+                payload, shift = payload + 1, shift + 7
+            payload += size
         number = self._table.number(self._buffer[first:last].tobytes())
         topic = self._topics.oversize_slot(int(self._table.slots[number]))
         self._skipping = _Skipping(topic, packet_id, bool(self._buffer[at] & 8), at + length - payload)
@@ -384,9 +398,15 @@ class _FramingContext:
 class ScannerReceiver:
     """Receives through the frame scanner; see telemetry.mqtt.session.Receiver."""
 
-    def __init__(self, client: paho.Client, topics: Topics, context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self,
+        client: paho.Client,
+        topics: Topics,
+        context: ssl.SSLContext | None,
+        version: int = MQTT_3_1_1,
+    ) -> None:
         self._client = client
-        self._reader = FrameReader(topics)
+        self._reader = FrameReader(topics, version)
         self._context = _FramingContext(context, self._reader)
         client.tls_set_context(self._context)  # type: ignore[arg-type]
 
@@ -412,7 +432,12 @@ class ScannerReceiver:
             return
         sock.fill()
         while self._reader.control or sock.ended:
-            if self._client.loop_read() or self._client.socket() is None:
+            try:
+                ended = self._client.loop_read()
+            except Exception as error:  # noqa: BLE001 - what paho raises for a bad packet is not documented
+                self._reader.protocol_error = f"it sent a packet that can't be read ({error})"
+                return
+            if ended or self._client.socket() is None:
                 return
 
     def take(self, link: int, owed: Owed) -> Chunk | None:

@@ -18,7 +18,9 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from telemetry.mqtt.address import (
     BrokerAddress,
@@ -45,10 +47,13 @@ if TYPE_CHECKING:
     from telemetry.mqtt.inbox import Chunk
     from telemetry.mqtt.topics import Topics
 
-__all__ = ["MqttError", "Publishable", "Receiver", "Session"]
+__all__ = ["PROTOCOLS", "MqttError", "Publishable", "Receiver", "Session"]
 
 log = logging.getLogger(__name__)
 
+PROTOCOLS: Final = {"3.1.1": MQTTProtocolVersion.MQTTv311, "5": MQTTProtocolVersion.MQTTv5}
+
+NEVER_EXPIRES_S: Final = 0xFFFF_FFFF  # session expiry interval of MQTT 5; in 3.1.1 it is the broker's matter
 KEEPALIVE_S: Final = 30
 CONNECT_TIMEOUT_S: Final = 5.0
 HANDSHAKE_TIMEOUT_S: Final = 10.0  # from an open socket to the CONNACK and the SUBACK
@@ -115,17 +120,20 @@ class Session:
         will: Publishable | None = None,
         clean: bool = False,
         ca_file: Path | None = None,
-        receiver: Callable[[paho.Client, Topics, ssl.SSLContext | None], Receiver] = ScannerReceiver,
+        protocol: str = "3.1.1",
+        receiver: Callable[[paho.Client, Topics, ssl.SSLContext | None, int], Receiver] = ScannerReceiver,
     ) -> None:
+        """protocol: version of MQTT, one of PROTOCOLS."""
         self.address = BrokerAddress.parse(url)
         self.client_id = client_id
         self.problem: str | None = "the session has not been started"
         self.connected_since_us: int | None = None
         self.session_present: bool | None = None
         self._filters = list(filters)
-        self._client = self._new_client(clean=clean, will=will)
+        version = PROTOCOLS[protocol]
+        self._client = self._new_client(version, clean=clean, will=will)
         context = tls_context(ca_file) if self.address.tls else None
-        self._receiver = receiver(self._client, topics, context)
+        self._receiver = receiver(self._client, topics, context, int(version))
         self._outbound = Outbound(self._client, self._wake)
         self._inbox = Inbox(topics, self._queue_receipts)
         self._receipts: deque[list[Receipt]] = deque()
@@ -375,12 +383,14 @@ class Session:
 
     # --- what can happen to a connection ----------------------------------------------------------
 
-    def _new_client(self, *, clean: bool, will: Publishable | None) -> paho.Client:
+    def _new_client(
+        self, version: MQTTProtocolVersion, *, clean: bool, will: Publishable | None
+    ) -> paho.Client:
         client = paho.Client(
             CallbackAPIVersion.VERSION2,
             client_id=self.client_id,
-            clean_session=clean,
-            protocol=paho.MQTTv311,
+            clean_session=None if version == MQTTProtocolVersion.MQTTv5 else clean,
+            protocol=version,
             reconnect_on_failure=False,  # the network thread does it
             manual_ack=True,
         )
@@ -395,7 +405,13 @@ class Session:
         client.on_unsubscribe = self._on_unsubscribe
         client.on_disconnect = self._on_disconnect
         client.on_socket_register_write = lambda *_: None  # tells paho to leave writing to this thread
-        client.connect_async(self.address.host, self.address.port, KEEPALIVE_S)
+        where = (self.address.host, self.address.port, KEEPALIVE_S)
+        if version == MQTTProtocolVersion.MQTTv5:
+            properties = Properties(PacketTypes.CONNECT)
+            properties.SessionExpiryInterval = 0 if clean else NEVER_EXPIRES_S
+            client.connect_async(*where, clean_start=clean, properties=properties)
+        else:
+            client.connect_async(*where)
         return client
 
     def _on_connect(self, _client: Any, _data: Any, flags: Any, reason: Any, _properties: Any) -> None:

@@ -107,10 +107,17 @@ def nats(short_tmp, eventually) -> Iterator[Callable[..., str]]:
 
 
 @pytest.fixture(
-    params=["nats-scanner", "nats-plain", pytest.param("mosquitto-scanner", marks=pytest.mark.mosquitto)]
+    params=[
+        "nats-scanner",
+        "nats-plain",
+        pytest.param("mosquitto-scanner", marks=pytest.mark.mosquitto),
+        pytest.param("mosquitto-scanner-5", marks=pytest.mark.mosquitto),
+    ]
 )
 def broker_url(request) -> str:
-    """The URL of a broker. A test runs against both, and with both ways of receiving (see ``sessions``)."""
+    """The URL of a broker. A test runs against both, with both ways of receiving and both versions of MQTT
+    (see ``sessions``).
+    """
     if request.param.startswith("nats"):
         return request.getfixturevalue("nats")()
     return request.getfixturevalue("mosquitto_url")
@@ -136,10 +143,12 @@ def sessions(request) -> Iterator[Callable[..., Session]]:
     """``sessions(url, client_id, filters)``: a started session, closed at the end of the test."""
     opened: list[Session] = []
     callspec = getattr(request.node, "callspec", None)
-    plain = callspec is not None and callspec.params.get("broker_url") == "nats-plain"
+    kind = "" if callspec is None else callspec.params.get("broker_url", "")
 
     def start(url: str, client_id: str, filters: list[str] | None = None, **options) -> Session:
-        options = {"topics": Topics(), "receiver": PlainReceiver if plain else ScannerReceiver} | options
+        receiver = PlainReceiver if "plain" in kind else ScannerReceiver
+        protocol = "5" if kind.endswith("-5") else "3.1.1"
+        options = {"topics": Topics(), "receiver": receiver, "protocol": protocol} | options
         session = Session(url, client_id, filters or [], **options)
         opened.append(session)
         session.start()

@@ -350,6 +350,12 @@ def test_a_wrong_password_names_the_remedy_and_keeps_it_secret(nats):
         assert "hunter2" not in said
 
 
+def test_a_broker_that_speaks_another_version_names_the_remedy(nats):
+    said = refused(nats(), protocol="5")
+    assert "refused the session" in said
+    assert "mqtt_protocol" in said
+
+
 def test_the_right_password_may_hold_any_character(nats, sessions):
     url = nats(top='authorization { user: ada, password: "p@ss:/%w" }')
     assert sessions(url.replace("mqtt://", "mqtt://ada:p%40ss%3A%2F%25w@"), "engine", FILTERS).ready
