@@ -70,9 +70,10 @@ def test_a_suppression_that_makes_no_sense_is_refused(busy_api, problem, body):
 def test_deliveries_are_listed_and_tried_again(town, town_api, problem):
     with psycopg.connect(town.url, autocommit=True) as connection:
         connection.execute(
-            "INSERT INTO deliveries (outbox_id, alert_id, created_time, due_time, settled_time, attempts, state,"
-            " channel, device_id, error, payload) SELECT i, 7, now(), now(), now(), 10, 'dead', 'webhook:w', 'a1',"
-            " 'status 500', '{}' FROM generate_series(1, 3) AS i"
+            "INSERT INTO deliveries (outbox_id, alert_id, created_time, due_time, settled_time, attempts,"
+            " state, channel, device_id, error, payload)"
+            " SELECT i, 7, now(), now(), now(), 10, 'dead', 'webhook:w', 'a1', 'status 500', '{}'"
+            " FROM generate_series(1, 3) AS i"
         )
     first = town_api.get("/api/v1/deliveries", params={"state": "dead", "limit": 2}).json()
     second = town_api.get("/api/v1/deliveries", params={"state": "dead", "cursor": first["next"]}).json()

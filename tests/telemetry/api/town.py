@@ -15,7 +15,18 @@ import numpy as np
 import psycopg
 import uvicorn
 
-from geofence import NO_TIME, OPENED, SEVERITIES, TRANSITION, VIOLATION, Decided, Devices, Pings, Ruleset
+from geofence import (
+    NO_TIME,
+    OPENED,
+    SEVERITIES,
+    TRANSITION,
+    VIOLATION,
+    WITHDRAWN,
+    Decided,
+    Devices,
+    Pings,
+    Ruleset,
+)
 from geofence.units import E7, SECOND_US
 from telemetry.alerts.events import alert_event
 from telemetry.api.app import create_app
@@ -191,6 +202,28 @@ class Town:
         self.commit(violations=[violation], alerts=[change], outgoing=[message])
         self.alert_ids.append(alert_id)
         return alert_id
+
+    def withdraw_alert(self, alert_id: int, device_id: str, *, severity: str = "critical") -> None:
+        """Late pings refute the violation of an alert of ``raise_alert``."""
+        violation = (
+            alert_id, 9, WITHDRAWN, SEVERITIES.index(severity), 0, self.devices.slot(device_id),
+            self.ruleset.rule_ids.index("no-schools"), self.ruleset.zones.index("school-1"),
+            START_US, START_US + MINUTE_US, NO_TIME, 998_100, 62_000, 9_000, 5, 0,
+        )  # fmt: skip
+        change = AlertChange(
+            alert_id=alert_id,
+            change="withdrawn",
+            violation_id=alert_id,
+            device_id=device_id,
+            rule_id="no-schools",
+            zone_id="school-1",
+            severity=severity,
+            time_us=START_US + 2 * MINUTE_US,
+            sentence="late pings refute it",
+        )
+        row = np.array([violation], VIOLATION)[0]
+        message = alert_event("ringfence/v1", 0, change, row, emitted_us=START_US, rules_version=self.version)
+        self.commit(violations=[violation], alerts=[change], outgoing=[message])
 
 
 @dataclass
