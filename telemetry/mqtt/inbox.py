@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from telemetry._kernels.frames import note_deliveries
 from telemetry.columns import Messages
 
 if TYPE_CHECKING:
@@ -101,19 +102,12 @@ class Owed:
 
         Gives which of them to keep, bool (n,), and their serials, int64 (n,).
         """
-        serial = np.arange(self._serial + 1, self._serial + 1 + len(ids))
+        first = self._serial + 1
         self._serial += len(ids)
-        keep = np.ones(len(ids), np.bool_)
-        for i in np.flatnonzero(again):
-            owed = self._newest[ids[i]] != 0 or (ids[:i] == ids[i]).any()
-            keep[i] = not (owed and ids[i])
-        due = keep & (ids != 0)
-        kept, its_serial = ids[due], serial[due]
-        was_free = self._newest[kept] == 0
-        self._newest[kept] = its_serial  # of an id that comes twice the last counts
-        self.count += int(np.count_nonzero(was_free & (self._newest[kept] == its_serial)))
+        keep = np.empty(len(ids), np.bool_)
+        self.count += note_deliveries(ids, again, self._newest, first, keep)
         self.peak = max(self.peak, self.count)
-        return keep, serial
+        return keep, np.arange(first, first + len(ids))
 
     def settle(self, receipt: Receipt) -> NDArray[np.uint16]:
         """The packet ids to acknowledge now, in the order of arrival; they are owed no more."""
