@@ -74,6 +74,10 @@ class Who:
             return False
         return permission in PERMISSIONS[self.role]
 
+    def may_for_everyone(self, permission: Permission) -> bool:
+        """Whether the role would include it without a caseload."""
+        return permission in PERMISSIONS[self.role]
+
     @property
     def sees_everyone(self) -> bool:
         """Whether there is no caseload."""

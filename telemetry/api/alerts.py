@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Query
 
+from telemetry.access.who import Permission, Who
+from telemetry.api.guard import acting, need
 from telemetry.api.params import (
     Acknowledgement,
     AlertFilter,
@@ -23,13 +25,16 @@ if TYPE_CHECKING:
 
 __all__ = ["alert_routes"]
 
+See = Annotated[Who, need(Permission.SEE)]
+Worker = Annotated[Who, need(Permission.WORK_ALERTS)]
+
 
 def alert_routes(reader: Reader) -> APIRouter:
     """The routes under ``/alerts``."""
     router = APIRouter(tags=["alerts"])
 
     @router.get("/alerts", summary="Alerts, newest first", responses=problems(422, 503))
-    async def alerts(query: Annotated[AlertFilter, Query()]) -> AlertPage:
+    async def alerts(query: Annotated[AlertFilter, Query()], _who: See) -> AlertPage:
         page = await reader.alerts(
             device_id=query.device_id,
             rule_id=query.rule_id,
@@ -45,7 +50,7 @@ def alert_routes(reader: Reader) -> APIRouter:
         return AlertPage(items=[alert_of(row) for row in page.items], next=page.next)
 
     @router.get("/alerts/{alert_id}", summary="One alert and its log", responses=problems(404, 422, 503))
-    async def alert(alert_id: AlertId) -> AlertDetail:
+    async def alert(alert_id: AlertId, _who: See) -> AlertDetail:
         return await detail(parse_id(alert_id, "alert"))
 
     @router.post(
@@ -53,9 +58,11 @@ def alert_routes(reader: Reader) -> APIRouter:
         summary="Say that somebody works on it",
         responses=problems(403, 404, 409, 422, 503),
     )
-    async def acknowledge(alert_id: AlertId, step: Acknowledgement) -> AlertDetail:
+    async def acknowledge(alert_id: AlertId, step: Acknowledgement, who: Worker) -> AlertDetail:
         number = parse_id(alert_id, "alert")
-        await reader.act_on_alert(number, "acknowledge", who=step.who, note=step.note, outcome=None)
+        await reader.act_on_alert(
+            number, "acknowledge", who=acting(who, step.who), note=step.note, outcome=None
+        )
         return await detail(number)
 
     @router.post(
@@ -63,10 +70,10 @@ def alert_routes(reader: Reader) -> APIRouter:
         summary="Say who deals with it",
         responses=problems(403, 404, 409, 422, 503),
     )
-    async def assign(alert_id: AlertId, step: Assignment) -> AlertDetail:
+    async def assign(alert_id: AlertId, step: Assignment, who: Worker) -> AlertDetail:
         number = parse_id(alert_id, "alert")
         await reader.act_on_alert(
-            number, "assign", who=step.who, note=step.note, outcome=None, assignee=step.to
+            number, "assign", who=acting(who, step.who), note=step.note, outcome=None, assignee=step.to
         )
         return await detail(number)
 
@@ -75,9 +82,11 @@ def alert_routes(reader: Reader) -> APIRouter:
         summary="Say how it ended",
         responses=problems(403, 404, 409, 422, 503),
     )
-    async def resolve(alert_id: AlertId, step: Resolution) -> AlertDetail:
+    async def resolve(alert_id: AlertId, step: Resolution, who: Worker) -> AlertDetail:
         number = parse_id(alert_id, "alert")
-        await reader.act_on_alert(number, "resolve", who=step.who, note=step.note, outcome=step.outcome)
+        await reader.act_on_alert(
+            number, "resolve", who=acting(who, step.who), note=step.note, outcome=step.outcome
+        )
         return await detail(number)
 
     @router.post(
@@ -85,9 +94,9 @@ def alert_routes(reader: Reader) -> APIRouter:
         summary="Take it up again",
         responses=problems(403, 404, 409, 422, 503),
     )
-    async def reopen(alert_id: AlertId, step: Acknowledgement) -> AlertDetail:
+    async def reopen(alert_id: AlertId, step: Acknowledgement, who: Worker) -> AlertDetail:
         number = parse_id(alert_id, "alert")
-        await reader.act_on_alert(number, "reopen", who=step.who, note=step.note, outcome=None)
+        await reader.act_on_alert(number, "reopen", who=acting(who, step.who), note=step.note, outcome=None)
         return await detail(number)
 
     async def detail(alert_id: int) -> AlertDetail:

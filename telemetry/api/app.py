@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse
 
+from telemetry.access.door import Door
+from telemetry.access.who import Permission, Who
 from telemetry.api import problems
 from telemetry.api.alerts import alert_routes
 from telemetry.api.channels import channel_routes
 from telemetry.api.devices import device_routes
 from telemetry.api.editing import editing_routes
 from telemetry.api.fleet import fleet_routes
-from telemetry.api.guard import Guard
+from telemetry.api.guard import Guard, need
 from telemetry.api.history import history_routes
+from telemetry.api.looking import Looking, look_routes
 from telemetry.api.problems import Problem, ProblemShape, problem_response
 from telemetry.api.rules import rules_routes
+from telemetry.api.session import session_routes
 from telemetry.api.stream import Hub, stream_routes
 from telemetry.console import mount_console
 from telemetry.store import StoreError
@@ -53,12 +57,16 @@ def create_app(
     version: str,
     tile_url: str | None = None,
     allowed_hosts: Sequence[str] = (),
+    door: Door | None = None,
+    reason_needed: bool = False,
 ) -> FastAPI:
     """The application, not yet running: its lifespan opens and closes ``reader`` on the server's event loop.
 
     zones_read_only : zones and rules come from files
     tile_url        : raster tiles under the console's map, as https://…/{z}/{x}/{y}.png
     allowed_hosts   : names besides loopback ones that a reverse proxy may pass as Host
+    door            : who is let in; left out: one for loopback, which is open until there is an account
+    reason_needed   : a look at a person's track or record must say why
 
     ``app.state.hub.close_soon()`` ends the live streams, from any thread; call it before the server is told
     to stop, because a server waits for its open responses.
@@ -89,7 +97,11 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.hub = hub
-    app.add_middleware(Guard, allowed_hosts=allowed_hosts, tile_url=tile_url)
+    door = Door(reader.gate) if door is None else door
+    app.state.looking = Looking(reader.gate, needs_reason=reason_needed)
+    app.add_middleware(
+        Guard, door=door, allowed_hosts=allowed_hosts, any_address=not door.loopback, tile_url=tile_url
+    )
     problems.install(app)
     for routes in (
         fleet_routes(reader),
@@ -99,7 +111,9 @@ def create_app(
         history_routes(reader),
         alert_routes(reader),
         channel_routes(reader),
-        stream_routes(hub),
+        stream_routes(hub, door),
+        session_routes(door, reason_needed=reason_needed),
+        look_routes(reader.gate),
     ):
         app.include_router(routes, prefix=API_ROOT)
     _add_probes(app, reader, health)
@@ -145,8 +159,9 @@ def _add_probes(app: FastAPI, reader: Reader, health: Health) -> None:
         tags=["operations"],
         summary="Counters and gauges for Prometheus",
         response_class=PlainTextResponse,
+        responses=problems.problems(401, 403, 503),
     )
-    async def metrics() -> Response:
+    async def metrics(_who: Annotated[Who, need(Permission.MEASURE)]) -> Response:
         return Response(health.metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -169,10 +184,31 @@ def _describe_problems(app: FastAPI) -> None:
                         parameter["schema"] = _without_null(parameter["schema"])
                     if "422" in operation["responses"]:
                         operation["responses"].update({"422": problems.problems(422)[422]})
+            _describe_access(document)
             app.openapi_schema = document
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _describe_access(document: dict[str, Any]) -> None:
+    """Say how to log in, and that any route but the public ones may ask for it."""
+    document["components"]["securitySchemes"] = {
+        "token": {"type": "http", "scheme": "bearer", "description": "`ringfence token add` makes one"},
+        "session": {
+            "type": "apiKey",
+            "in": "cookie",
+            "name": Door.cookie_name(secure=False),
+            "description": "from POST /api/v1/session; over TLS its name begins with `__Host-`",
+        },
+    }
+    refused = problems.problems(401, 403)
+    for path, operations in document["paths"].items():
+        if not path.startswith((API_ROOT, "/metrics")) or path.endswith("/session"):
+            continue
+        for operation in operations.values():
+            operation["security"] = [{"token": []}, {"session": []}, {}]
+            operation["responses"] = refused | operation["responses"]
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:

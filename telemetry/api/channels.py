@@ -9,6 +9,8 @@ from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from geofence import to_rfc3339
+from telemetry.access.who import Permission, Who
+from telemetry.api.guard import acting, need
 from telemetry.api.params import MAX_LIMIT, Note, Text, TimeUs
 from telemetry.api.problems import Problem, problems
 from telemetry.api.shapes import Id, PageOf, Time
@@ -142,19 +144,24 @@ class ChannelList(BaseModel):
     items: list[ChannelState]
 
 
+See = Annotated[Who, need(Permission.SEE)]
+Worker = Annotated[Who, need(Permission.WORK_ALERTS)]
+Engineer = Annotated[Who, need(Permission.MEASURE)]
+
+
 def channel_routes(reader: Reader) -> APIRouter:
     """The routes."""
     router = APIRouter(tags=["alerts"])
 
     @router.get("/suppressions", summary="Who keeps which alerts quiet", responses=problems(422, 503))
-    async def suppressions(query: Annotated[SuppressionFilter, Query()]) -> SuppressionPage:
+    async def suppressions(query: Annotated[SuppressionFilter, Query()], _who: See) -> SuppressionPage:
         page = await reader.suppressions(in_force=query.in_force, cursor=query.cursor, limit=query.limit)
         return SuppressionPage(items=[_suppression(row) for row in page.items], next=page.next)
 
     @router.post(
         "/suppressions", summary="Keep alerts quiet", status_code=201, responses=problems(403, 422, 503)
     )
-    async def suppress(new: NewSuppression) -> Suppression:
+    async def suppress(new: NewSuppression, who: Worker) -> Suppression:
         return _suppression(
             await reader.suppress(
                 device_id=new.device_id,
@@ -162,21 +169,21 @@ def channel_routes(reader: Reader) -> APIRouter:
                 zone_id=new.zone_id,
                 until_us=new.until_us,
                 reason=new.reason,
-                who=new.who,
+                who=acting(who, new.who),
             )
         )
 
     @router.post(
         "/suppressions/{suppression_id}/lift", summary="End it now", responses=problems(403, 404, 422, 503)
     )
-    async def lift(suppression_id: Number, step: Lift) -> Suppression:
-        row = await reader.lift(int(suppression_id), who=step.who)
+    async def lift(suppression_id: Number, step: Lift, who: Worker) -> Suppression:
+        row = await reader.lift(int(suppression_id), who=acting(who, step.who))
         if row is None:
             raise _nobody_knows("suppression", suppression_id)
         return _suppression(row)
 
     @router.get("/deliveries", summary="What became of the messages", responses=problems(422, 503))
-    async def deliveries(query: Annotated[DeliveryFilter, Query()]) -> DeliveryPage:
+    async def deliveries(query: Annotated[DeliveryFilter, Query()], _who: Engineer) -> DeliveryPage:
         page = await reader.deliveries(
             state=query.state,
             channel=query.channel,
@@ -191,14 +198,14 @@ def channel_routes(reader: Reader) -> APIRouter:
         summary="Try at once what waits or was given up",
         responses=problems(403, 404, 422, 503),
     )
-    async def retry(delivery_id: Number) -> Delivery:
+    async def retry(delivery_id: Number, _who: Engineer) -> Delivery:
         row = await reader.retry_delivery(int(delivery_id))
         if row is None:
             raise _nobody_knows("delivery", delivery_id)
         return _delivery(row)
 
     @router.get("/channels", summary="What each channel has before it", responses=problems(503))
-    async def channels() -> ChannelList:
+    async def channels(_who: Engineer) -> ChannelList:
         return ChannelList(items=[_channel(row) for row in await reader.channels()])
 
     return router

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
 
+from telemetry.access.who import Permission, Who
+from telemetry.api.guard import need
 from telemetry.api.negotiate import negotiate
 from telemetry.api.params import DeviceFilter, DeviceId, TrackFilter  # noqa: TC001 - FastAPI reads them
 from telemetry.api.positions import columns_json, geojson
@@ -26,6 +28,8 @@ DAY_US: Final = 86_400_000_000
 CLOCK_SLACK_US: Final = 600_000_000  # how far ahead of ours a stored fix time may be
 POSITION_TYPES: Final = {"application/json": "json", "application/geo+json": "geojson"}
 
+See = Annotated[Who, need(Permission.SEE)]
+Tracker = Annotated[Who, need(Permission.TRACK)]
 Accept = Annotated[str | None, Header(include_in_schema=False)]  # OpenAPI describes it by the answers' types
 
 _POSITION_EXAMPLE: Final = {
@@ -61,12 +65,12 @@ def fleet_routes(reader: Reader) -> APIRouter:
     router = APIRouter(tags=["fleet"])
 
     @router.get("/devices", summary="Devices by id", responses=problems(422, 503))
-    async def devices(query: Annotated[DeviceFilter, Query()]) -> DevicePage:
+    async def devices(query: Annotated[DeviceFilter, Query()], _who: See) -> DevicePage:
         page = await reader.devices(cursor=query.cursor, limit=query.limit)
         return DevicePage(items=[device_of(row) for row in page.items], next=page.next)
 
     @router.get("/devices/{device_id}", summary="One device", responses=problems(404, 422, 503))
-    async def device(device_id: DeviceId) -> Device:
+    async def device(device_id: DeviceId, _who: See) -> Device:
         row = await reader.device(device_id)
         if row is None:
             raise no_such_device(device_id)
@@ -90,7 +94,7 @@ def fleet_routes(reader: Reader) -> APIRouter:
         },
     )
     async def track(
-        device_id: DeviceId, query: Annotated[TrackFilter, Query()], accept: Accept = None
+        device_id: DeviceId, query: Annotated[TrackFilter, Query()], _who: Tracker, accept: Accept = None
     ) -> StreamingResponse:
         style = query.format or negotiate(accept, MEDIA_TYPES)
         now_us = time.time_ns() // 1000
@@ -126,7 +130,7 @@ def fleet_routes(reader: Reader) -> APIRouter:
             **problems(406, 503),
         },
     )
-    async def positions(accept: Accept = None) -> Response:
+    async def positions(_who: See, accept: Accept = None) -> Response:
         style = negotiate(accept, POSITION_TYPES)
         rows = await reader.positions(None)
         if style == "json":

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Query
 
+from telemetry.access.who import Permission, Who
+from telemetry.api.guard import need
 from telemetry.api.params import TransitionFilter, ViolationFilter  # noqa: TC001 - FastAPI reads them
 from telemetry.api.problems import problems
 from telemetry.api.shapes import TransitionPage, ViolationPage, transition_of, violation_of
@@ -15,13 +17,15 @@ if TYPE_CHECKING:
 
 __all__ = ["history_routes"]
 
+See = Annotated[Who, need(Permission.SEE)]
+
 
 def history_routes(reader: Reader) -> APIRouter:
     """The routes ``/transitions`` and ``/violations``."""
     router = APIRouter(tags=["decisions"])
 
     @router.get("/transitions", summary="Transitions, newest first", responses=problems(422, 503))
-    async def transitions(query: Annotated[TransitionFilter, Query()]) -> TransitionPage:
+    async def transitions(query: Annotated[TransitionFilter, Query()], _who: See) -> TransitionPage:
         page = await reader.transitions(
             device_id=query.device_id,
             zone_id=query.zone_id,
@@ -39,7 +43,7 @@ def history_routes(reader: Reader) -> APIRouter:
         description="The current revision of each; earlier ones stay in the database.",
         responses=problems(422, 503),
     )
-    async def violations(query: Annotated[ViolationFilter, Query()]) -> ViolationPage:
+    async def violations(query: Annotated[ViolationFilter, Query()], _who: See) -> ViolationPage:
         page = await reader.violations(
             device_id=query.device_id,
             rule_id=query.rule_id,

@@ -118,6 +118,11 @@ class TrackFilter(Between):
     format: Literal["json", "csv", "geojson"] | None = Field(
         None, description="instead of an Accept header: for links in a browser"
     )
+    reason: Annotated[str, BeforeValidator(_plain_text), Field(max_length=500)] | None = Field(
+        None,
+        description="why you look, for the log; the header `Ringfence-Reason` (percent-encoded where it is "
+        "not ASCII) stays out of the logs of proxies",
+    )
 
 
 class _Listed(Between):

@@ -26,7 +26,16 @@ from telemetry.store import (
 if TYPE_CHECKING:
     from fastapi import FastAPI, Request
 
-__all__ = ["PROBLEM_JSON", "FieldError", "Problem", "ProblemShape", "install", "problem_response", "problems"]
+__all__ = [
+    "PROBLEM_JSON",
+    "FieldError",
+    "Problem",
+    "ProblemShape",
+    "install",
+    "problem_response",
+    "problems",
+    "store_problem",
+]
 
 log = logging.getLogger(__name__)
 
@@ -35,15 +44,18 @@ RETRY_AFTER_S: Final = 2  # a database that restarts is back in about this time
 
 _TITLES: Final = {
     400: "The request can't be read",
+    401: "Nobody is logged in",
     403: "Not allowed",
     404: "Not found",
     405: "This address does not take that method",
     406: "No such format",
     409: "Not possible in this state",
     412: "Something changed meanwhile",
+    413: "The request is too large",
     415: "The body has the wrong type",
     422: "A value can't be used",
     428: "The request must say what it was made on",
+    429: "Too many tries",
     500: "An error of the server",
     503: "Not available now",
 }
@@ -182,62 +194,60 @@ async def _on_http(request: Request, error: HTTPException) -> Response:
             f"use {error.headers['Allow']}" if error.headers else "GET /api/v1/openapi.json lists what is",
         ),
     }.get(error.status_code, (str(error.detail), "GET /api/v1/openapi.json describes what is expected"))
-    kind = {404: "no-such-path", 405: "wrong-method"}.get(error.status_code, "bad-request")
+    if error.status_code == 413:
+        detail, remedy = (
+            "the request's body is too large",
+            "send less at once: zones one by one, for instance",
+        )
+    kinds = {404: "no-such-path", 405: "wrong-method", 413: "body-too-large"}
+    kind = kinds.get(error.status_code, "bad-request")
     return problem_response(
         Problem(error.status_code, kind, detail, remedy), dict(error.headers) if error.headers else None
     )
 
 
 async def _on_store(_request: Request, error: StoreError) -> Response:
+    return problem_response(store_problem(error))
+
+
+def store_problem(error: StoreError) -> Problem:
     """What the store refuses is the caller's to mend; that it does not answer is ours."""
     match error:
         case NoSuchAlert():
-            return problem_response(
-                Problem(404, "no-such-alert", str(error), "GET /api/v1/alerts lists those that are known")
-            )
+            return Problem(404, "no-such-alert", str(error), "GET /api/v1/alerts lists those that are known")
         case AlertConflict():
             remedy = "load the alert again: somebody else, or the engine, may have moved it on"
-            return problem_response(Problem(409, "alert-conflict", str(error), remedy, state=error.state))
+            return Problem(409, "alert-conflict", str(error), remedy, state=error.state)
         case RulesConflict():
-            return problem_response(
-                Problem(
-                    412,
-                    "version-conflict",
-                    str(error),
-                    f"GET /api/v1/versions/{error.newest}/diff?since={error.base} says what changed",
-                    newest=error.newest,
-                )
+            return Problem(
+                412,
+                "version-conflict",
+                str(error),
+                f"GET /api/v1/versions/{error.newest}/diff?since={error.base} says what changed",
+                newest=error.newest,
             )
         case RulesScheduled():
-            return problem_response(
-                Problem(
-                    409,
-                    "rules-scheduled",
-                    str(error),
-                    "give `effective_at` that time or a later one, or cancel it first: "
-                    "DELETE /api/v1/versions/scheduled",
-                )
+            return Problem(
+                409,
+                "rules-scheduled",
+                str(error),
+                "give `effective_at` that time or a later one, or cancel it first: "
+                "DELETE /api/v1/versions/scheduled",
             )
         case TooManyPings():
-            return problem_response(
-                Problem(422, "too-many-pings", str(error), "ask for a shorter time; an hour always works")
-            )
+            return Problem(422, "too-many-pings", str(error), "ask for a shorter time; an hour always works")
         case RulesTooSoon():
-            return problem_response(
-                Problem(422, "too-soon", str(error), "leave `effective_at` out, or give a later time")
-            )
+            return Problem(422, "too-soon", str(error), "leave `effective_at` out, or give a later time")
         case BadCursor():
             remedy = "leave `cursor` out to begin anew; a cursor goes with the filters that it came with"
-            return problem_response(Problem(422, "bad-cursor", str(error), remedy))
+            return Problem(422, "bad-cursor", str(error), remedy)
     if not isinstance(error, StoreUnavailable):
         log.error("the store refused a request: %s", error)
-    return problem_response(
-        Problem(
-            503,
-            "database-unavailable",
-            str(error),
-            "try again; when it stays so, `ringfence doctor` says what is wrong with the database",
-        )
+    return Problem(
+        503,
+        "database-unavailable",
+        str(error),
+        "try again; when it stays so, `ringfence doctor` says what is wrong with the database",
     )
 
 

@@ -15,6 +15,8 @@ from telemetry.api.work import AlertWork
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
+    from telemetry.store.gate import Gate
+
 __all__ = [
     "AlertRow",
     "Belief",
@@ -165,6 +167,7 @@ class LogRow:
     change: str
     who: str | None
     note: str | None
+    outcome: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +258,11 @@ class CheckInRow:
 
 class Reader(AlertWork, Protocol):
     """Async reading side of the store. Raises StoreUnavailable when the database does not answer."""
+
+    @property
+    def gate(self) -> Gate:
+        """Accounts, tokens, sessions and the access log."""
+        ...
 
     async def open(self) -> None:
         """Open the pool on the running event loop; does not fail when the database is away."""

@@ -163,6 +163,7 @@ class AlertStep(BaseModel):
     change: str
     who: str | None
     note: str | None
+    outcome: str | None = Field(description="of a step that resolved it")
 
 
 class AlertDetail(Alert):
@@ -325,4 +326,6 @@ def alert_detail_of(row: AlertRow, log: Sequence[LogRow]) -> AlertDetail:
 
 
 def _step_of(row: LogRow) -> AlertStep:
-    return AlertStep(time=to_rfc3339(row.time_us), change=row.change, who=row.who, note=row.note)
+    return AlertStep(
+        time=to_rfc3339(row.time_us), change=row.change, who=row.who, note=row.note, outcome=row.outcome
+    )

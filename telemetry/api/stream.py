@@ -15,16 +15,21 @@ from collections import deque
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
 
+from telemetry.access.door import NotLetIn
+from telemetry.access.who import Permission, Who
+from telemetry.api.guard import need
 from telemetry.api.positions import columns_json
 from telemetry.api.problems import Problem, problems
 from telemetry.store import StoreError
+from telemetry.store.caseload import CASELOAD
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
+    from telemetry.access.door import Door
     from telemetry.api.reader import EventRow, PositionRow, Reader
 
 __all__ = ["HEARTBEAT_S", "Hub", "stream_routes"]
@@ -35,6 +40,7 @@ OUTBOX_LOOK_S: Final = 0.5  # the database says at once that there is news; this
 POSITIONS_LOOK_S: Final = 1.0  # devices report at most about once a second
 RETRY_S: Final = 0.5  # while the database is away; each try waits for it by itself
 HEARTBEAT_S: Final = 10.0  # proxies drop a connection that is silent for 30 s or more
+CASELOAD_LOOK_S: Final = 10.0  # how soon a change of a caseload shows in the positions of a stream
 CATCH_UP_ROWS: Final = 500
 KEPT_EVENTS: Final = 2_000
 KEPT_DELTAS: Final = 30  # half a minute; who is further behind loads all positions again
@@ -57,7 +63,7 @@ class Hub:
         # _events holds every row with an id above _from_id, up to _newest_id; None: nobody listens
         self._from_id: int | None = None
         self._newest_id = 0
-        self._deltas: deque[tuple[int, bytes]] = deque(maxlen=KEPT_DELTAS)
+        self._deltas: deque[tuple[int, bytes, Sequence[PositionRow]]] = deque(maxlen=KEPT_DELTAS)
         self._delta_number = 0
         self._fix_times: dict[str, int] = {}
         self._received_us: int | None = None  # None: nobody listens
@@ -99,17 +105,23 @@ class Hub:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def listen(self, after_id: int | None, *, positions: bool) -> AsyncIterator[bytes]:
-        """The stream of one client as bytes.
+    async def listen(
+        self, after_id: int | None, still: Callable[[], Awaitable[bool]], *, positions: bool
+    ) -> AsyncIterator[bytes]:
+        """The stream of one client as bytes; of a caseload, where the request has one.
 
         after_id : the last id that it has; None: begin with what comes next
+        still    : whether the client may go on; asked at each heartbeat
         """
         newest = await self._reader.newest_outbox_id()
         resumed = after_id is not None and after_id <= newest  # a greater one is of another database
         at = after_id if resumed and after_id is not None else newest
-        return self._stream(at, {"newest_id": str(newest), "resumed": resumed}, positions=positions)
+        return self._stream(at, {"newest_id": str(newest), "resumed": resumed}, still, positions=positions)
 
-    async def _stream(self, at: int, hello: dict[str, Any], *, positions: bool) -> AsyncIterator[bytes]:
+    async def _stream(
+        self, at: int, hello: dict[str, Any], still: Callable[[], Awaitable[bool]], *, positions: bool
+    ) -> AsyncIterator[bytes]:
+        mine = _Caseload(self._reader)
         self._listeners += 1
         self._position_listeners += positions
         self._somebody.set()
@@ -128,17 +140,22 @@ class Hub:
                     in_trouble, quiet = not in_trouble, False
                     detail = msgspec.json.encode({"detail": self.problem})
                     yield sse("trouble", detail) if in_trouble else sse("recovered", b"{}")
-                for row in await self._rows_after(at):
+                rows, up_to = await self._rows_after(at)
+                for row in rows:
                     yield sse("alert", row.payload, row.id)
-                    at, quiet = row.id, False
+                    quiet = False
+                at = max(at, up_to)
                 if positions and delta != self._delta_number:
-                    for text in self._deltas_after(delta):
+                    for text in await self._deltas_after(delta, mine):
                         yield text
                     delta, quiet = self._delta_number, False
                 if not quiet:
                     continue
                 if time.monotonic() >= heartbeat_at_s:
                     heartbeat_at_s = time.monotonic() + HEARTBEAT_S
+                    if not await still():
+                        yield sse("logged-out", b"{}")
+                        return
                     yield b": beat\n\n"
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), max(heartbeat_at_s - time.monotonic(), 0.01))
@@ -148,19 +165,30 @@ class Hub:
             if not self._listeners:
                 self._somebody.clear()
 
-    async def _rows_after(self, at: int) -> Sequence[EventRow]:
-        if self._from_id is not None and at >= self._from_id:
-            return [row for row in self._events if row.id > at]
+    async def _rows_after(self, at: int) -> tuple[Sequence[EventRow], int]:
+        """The next events of a client, and up to which id it has then seen all that it may see."""
+        newest = self._newest_id
+        if CASELOAD.get() is None and self._from_id is not None and at >= self._from_id:
+            rows: Sequence[EventRow] = [row for row in self._events if row.id > at]
+            return rows, rows[-1].id if rows else at
+        if at >= newest and self._from_id is not None:
+            return [], at
         try:
-            return await self._reader.outbox_since(at, CATCH_UP_ROWS)
+            rows = await self._reader.outbox_since(at, CATCH_UP_ROWS)
         except StoreError:
-            return []  # the watch reports it; the client keeps its place
+            return [], at  # the watch reports it; the client keeps its place
+        return rows, rows[-1].id if len(rows) == CATCH_UP_ROWS else max([newest, *(r.id for r in rows[-1:])])
 
-    def _deltas_after(self, number: int) -> list[bytes]:
+    async def _deltas_after(self, number: int, mine: _Caseload) -> list[bytes]:
         """What a client that has seen the delta of this number lacks; a copy, because the deque goes on."""
         if self._deltas[0][0] > number + 1:
             return [sse("positions-reset", b"{}")]
-        return [text for at, text in self._deltas if at > number]
+        lacking = [(text, rows) for at, text, rows in self._deltas if at > number]
+        if CASELOAD.get() is None:
+            return [text for text, _ in lacking]
+        devices = await mine.devices()
+        parts = ([row for row in rows if row.device_id in devices] for _, rows in lacking)
+        return [sse("positions", await columns_json(part)) for part in parts if part]
 
     def _wake(self) -> None:
         self._changed.set()
@@ -235,7 +263,7 @@ class Hub:
             if first or not moved:
                 return False
             self._delta_number += 1
-            self._deltas.append((self._delta_number, sse("positions", await columns_json(moved))))
+            self._deltas.append((self._delta_number, sse("positions", await columns_json(moved)), moved))
             return True
 
     def _newer(self, rows: Sequence[PositionRow]) -> list[PositionRow]:
@@ -245,7 +273,25 @@ class Hub:
         return moved
 
 
-def stream_routes(hub: Hub) -> APIRouter:
+class _Caseload:
+    """The devices of the request's caseload, looked up now and then."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._devices: frozenset[str] = frozenset()
+        self._looked_s: float | None = None
+
+    async def devices(self) -> frozenset[str]:
+        """Their ids; when the database is away, those known before."""
+        now_s = time.monotonic()
+        if self._looked_s is None or now_s - self._looked_s > CASELOAD_LOOK_S:
+            with contextlib.suppress(StoreError):
+                self._devices = frozenset(row.device_id for row in await self._reader.positions(None))
+                self._looked_s = now_s
+        return self._devices
+
+
+def stream_routes(hub: Hub, door: Door) -> APIRouter:
     """The route ``/stream``."""
     router = APIRouter(tags=["alerts"])
 
@@ -261,6 +307,8 @@ def stream_routes(hub: Hub) -> APIRouter:
     )
     async def stream(
         *,
+        request: Request,
+        who: Annotated[Who, need(Permission.SEE)],
         positions: Annotated[bool, Query(description="also say where devices have moved")] = False,
         after: Annotated[
             str | None,
@@ -269,8 +317,19 @@ def stream_routes(hub: Hub) -> APIRouter:
         last_event_id: Annotated[str | None, Header(description="the last id that was received")] = None,
     ) -> StreamingResponse:
         after_id = _event_id(last_event_id if last_event_id is not None else after)
+
+        async def still() -> bool:
+            headers = request.headers
+            address = request.client.host if request.client else ""
+            try:
+                return who == await door.who(headers.get("authorization"), headers.get("cookie"), address)
+            except NotLetIn:
+                return False
+            except StoreError:
+                return True  # while nobody can be asked
+
         return StreamingResponse(
-            await hub.listen(after_id, positions=positions),
+            await hub.listen(after_id, still, positions=positions),
             media_type="text/event-stream",
             headers={"X-Accel-Buffering": "no"},  # nginx would hold events back
         )
@@ -286,6 +345,8 @@ says `resumed: false` to a client that sent an id, that id is not of this databa
 
 With `positions=true`, a `positions` event each second holds the devices that moved, as `/positions` writes
 them. It has no `id`. After `positions-reset` load `/positions` anew: the client fell too far behind.
+
+`logged-out` ends the stream when the session is over, or the token is revoked.
 
 `trouble` says that the database does not answer; the stream stays, and goes on without a gap after
 `recovered`.

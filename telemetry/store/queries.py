@@ -88,7 +88,7 @@ SELECT fix_time, received_time, coalesce(boot, {NO_SEQ}), coalesce(seq, {NO_SEQ}
        coalesce(heading_cdeg, {UNKNOWN_U16}), coalesce(altitude_m, {UNKNOWN_I16}), status,
        coalesce(battery_pct, {UNKNOWN_U8}), coalesce(satellites, {UNKNOWN_U8}), marks
 FROM pings
-WHERE device_id = %(device_id)s AND fix_time >= %(from)s AND fix_time < %(to)s
+WHERE device_id = %(device_id)s AND fix_time >= %(from)s AND fix_time < %(to)s{{mine}}
 ORDER BY fix_time, boot NULLS FIRST, seq NULLS FIRST
 """  # noqa: S608
 

@@ -12,10 +12,12 @@ from telemetry.columns import CommandResult
 from telemetry.store import queries
 from telemetry.store.alert_work import AlertWork
 from telemetry.store.beliefs import Believing
+from telemetry.store.caseload import CASELOAD, device_of_caseload, of_caseload
 from telemetry.store.cells import cells_around
 from telemetry.store.commanding import Commanding
 from telemetry.store.cursors import read_cursor, write_cursor
 from telemetry.store.editing import RulesEditing
+from telemetry.store.gate import Gate
 from telemetry.store.pool import ReadingPool
 from telemetry.store.rows import OUTBOX_CHANNEL, bound
 
@@ -63,6 +65,11 @@ class Reader(RulesEditing, Commanding, Believing, AlertWork):
     def __init__(self, url: str) -> None:
         self._pool = ReadingPool(url)
 
+    @property
+    def gate(self) -> Gate:
+        """Accounts, tokens, sessions and the access log, through the same pool."""
+        return Gate(self._pool)
+
     async def open(self) -> None:
         """Open the pool on the running event loop; does not fail when the database is away."""
         await self._pool.open()
@@ -82,7 +89,7 @@ class Reader(RulesEditing, Commanding, Believing, AlertWork):
         (after,) = read_cursor(cursor, "devices", str) if cursor else ("",)
         rows = await self._rows(
             "listing devices",
-            queries.DEVICES.format(which="device_id > %(after)s"),
+            queries.DEVICES.format(which="device_id > %(after)s" + self._and_mine_by_name("device_id")),
             {"after": after, "limit": limit + 1},
         )
         return _page(rows, limit, queries.device_row, lambda row: write_cursor("devices", row.device_id))
@@ -91,7 +98,7 @@ class Reader(RulesEditing, Commanding, Believing, AlertWork):
         """One device."""
         rows = await self._rows(
             "looking a device up",
-            queries.DEVICES.format(which="device_id = %(device_id)s"),
+            queries.DEVICES.format(which="device_id = %(device_id)s" + self._and_mine_by_name("device_id")),
             {"device_id": device_id, "limit": 1},
         )
         return queries.device_row(rows[0]) if rows else None
@@ -99,6 +106,7 @@ class Reader(RulesEditing, Commanding, Believing, AlertWork):
     async def positions(self, since_us: int | None = None) -> Sequence[PositionRow]:
         """The newest position of every device that was received after ``since_us``."""
         where = "" if since_us is None else " AND d.received_time > %(since)s"
+        where += self._and_mine("d.device_id")
         values = {} if since_us is None else {"since": bound(since_us)}
         found: list[PositionRow] = []
         async for rows in self._stream("reading positions", queries.POSITIONS + where, values):
@@ -108,7 +116,8 @@ class Reader(RulesEditing, Commanding, Believing, AlertWork):
     async def track(self, device_id: str, from_us: int, to_us: int) -> AsyncIterator[Sequence[TrackRow]]:
         """Every stored ping of a device with from <= fix time < to, by fix time, in chunks."""
         values = {"device_id": device_id, "from": bound(from_us), "to": bound(to_us)}
-        async for rows in self._stream("reading a track", queries.TRACK, values):
+        query = queries.TRACK.format(mine=self._and_mine("pings.device_id", "pings.fix_time"))
+        async for rows in self._stream("reading a track", query, values):
             yield list(map(queries.track_row, rows))
 
     async def command_results(self, device_id: str, *, limit: int = 100) -> Sequence[CommandResult]:
@@ -163,6 +172,7 @@ class Reader(RulesEditing, Commanding, Believing, AlertWork):
             {"device_id": device_id, "zone_id": zone_id, "kind": kind},
             ("time", "transition_id"),
             (from_us, to_us, cursor, limit),
+            mine=self._and_mine("transitions.device_id", "transitions.time"),
         )
         return _page(
             rows,
@@ -197,6 +207,7 @@ class Reader(RulesEditing, Commanding, Believing, AlertWork):
             },
             ("h.opened_time", "h.violation_id"),
             (from_us, to_us, cursor, limit),
+            mine=self._and_mine("h.device_id", "h.opened_time"),
         )
         return _page(
             rows,
@@ -235,6 +246,7 @@ class Reader(RulesEditing, Commanding, Believing, AlertWork):
             },
             ("a.opened_time", "a.alert_id"),
             (from_us, to_us, cursor, limit),
+            mine=self._and_mine("a.device_id", "a.opened_time"),
         )
         return _page(
             rows, limit, queries.alert_row, lambda row: write_cursor("alerts", row.opened_us, row.alert_id)
@@ -244,7 +256,9 @@ class Reader(RulesEditing, Commanding, Believing, AlertWork):
         """One alert."""
         rows = await self._rows(
             "looking an alert up",
-            queries.ALERTS.format(where="a.alert_id = %(alert_id)s"),
+            queries.ALERTS.format(
+                where="a.alert_id = %(alert_id)s" + self._and_mine("a.device_id", "a.opened_time")
+            ),
             {"alert_id": alert_id, "limit": 1},
         )
         return queries.alert_row(rows[0]) if rows else None
@@ -253,7 +267,7 @@ class Reader(RulesEditing, Commanding, Believing, AlertWork):
         """Its history, oldest first."""
         rows = await self._rows(
             "reading an alert's log",
-            "SELECT recorded_time, change, who, note FROM alert_log"
+            "SELECT recorded_time, change, who, note, outcome FROM alert_log"
             " WHERE alert_id = %(alert_id)s ORDER BY log_id",
             {"alert_id": alert_id},
         )
@@ -265,7 +279,7 @@ class Reader(RulesEditing, Commanding, Believing, AlertWork):
         """Rows of the outbox with a greater id, by id. Ids grow in the order of commits: none is skipped."""
         rows = await self._rows(
             "reading the outbox",
-            "SELECT id, payload, created_time FROM outbox WHERE id > %(after)s ORDER BY id LIMIT %(limit)s",
+            _OUTBOX.format(mine=self._and_mine("outbox.device_id")),
             {"after": after_id, "limit": limit},
         )
         return [EventRow(*row) for row in rows]
@@ -292,9 +306,20 @@ class Reader(RulesEditing, Commanding, Believing, AlertWork):
 
     # --- how it asks ----------------------------------------------------------------------------
 
+    def _and_mine(self, device: str, time: str | None = None) -> str:
+        """What a condition adds for a caseload. device, time: columns with their table's name."""
+        return "" if CASELOAD.get() is None else " AND " + of_caseload(device, time)
+
+    def _and_mine_by_name(self, device: str) -> str:
+        return "" if CASELOAD.get() is None else " AND " + device_of_caseload(device)
+
+    def _with_groups(self, values: dict[str, Any] | None) -> dict[str, Any] | None:
+        groups = CASELOAD.get()
+        return values if groups is None else {**(values or {}), "groups": sorted(groups)}
+
     async def _rows(self, doing: str, query: str, values: dict[str, Any] | None = None) -> list[Any]:
         async with self._pool.use(doing) as connection:
-            cursor = await connection.execute(query, values, binary=True)
+            cursor = await connection.execute(query, self._with_groups(values), binary=True)
             return await cursor.fetchall()
 
     async def _stream(self, doing: str, query: str, values: dict[str, Any]) -> AsyncIterator[list[Any]]:
@@ -304,7 +329,7 @@ class Reader(RulesEditing, Commanding, Believing, AlertWork):
             connection.transaction(),
             connection.cursor("stream") as cursor,
         ):
-            await cursor.execute(query, values, binary=True)
+            await cursor.execute(query, self._with_groups(values), binary=True)
             while rows := await cursor.fetchmany(CHUNK_ROWS):
                 yield rows
 
@@ -315,12 +340,15 @@ class Reader(RulesEditing, Commanding, Believing, AlertWork):
         equal: dict[str, Any],
         key: tuple[str, str],
         window: tuple[int | None, int | None, str | None, int],
+        *,
+        mine: str,
     ) -> list[Any]:
         """One page and a row more.
 
         equal  : column and the value it must have (a list: one of these; None: any)
         key    : the columns of the order: a time, and an id that tells equal times apart
         window : from_us, to_us, cursor, limit
+        mine   : what a caseload adds, see _and_mine
         """
         from_us, to_us, cursor, limit = window
         conditions = ["true"]
@@ -338,7 +366,14 @@ class Reader(RulesEditing, Commanding, Believing, AlertWork):
             values["after"] = bound(after_us)
             # the first condition alone lets the planner skip days
             conditions.append(f"{key[0]} <= %(after)s AND ({key[0]}, {key[1]}) < (%(after)s, %(after_id)s)")
-        return await self._rows(f"listing {name}", query.format(where=" AND ".join(conditions)), values)
+        return await self._rows(
+            f"listing {name}", query.format(where=" AND ".join(conditions) + mine), values
+        )
+
+
+_OUTBOX: Final = """
+SELECT id, payload, created_time FROM outbox WHERE id > %(after)s{mine} ORDER BY id LIMIT %(limit)s
+"""
 
 
 def _page(

@@ -115,6 +115,7 @@ def test_an_alert_is_assigned_and_found_by_it(busy, busy_api, problem):
         "change": "assigned",
         "who": "m.ito",
         "note": "to k.osei: night shift",
+        "outcome": None,
     }
     mine = busy_api.get("/api/v1/alerts", params={"assigned_to": "k.osei"}).json()["items"]
     assert [item["alert_id"] for item in mine] == [alert["alert_id"]]
