@@ -98,6 +98,7 @@ class Block:
             track,
             zone,
             self.columns.for_distance,
+            self.columns.boxes,
             self.columns.poles,
             self.sides.lookup,
             touch,

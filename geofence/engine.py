@@ -13,12 +13,11 @@ import numpy as np
 from geofence._kernels import fixes
 from geofence._kernels.evidence import confidence_ppm
 from geofence._kernels.judge import advance_due, begin_check_ins, judge
-from geofence._kernels.layout import own_counts, own_zones, questions, tracks_in_question
 from geofence._kernels.world import Batch, Said, World
-from geofence.boxes import boxes_of
 from geofence.ledger import Ledger
 from geofence.pings import Devices, Pings
 from geofence.plan import Calendars, Plan
+from geofence.questions import Questions
 from geofence.records import CLOSED, CROSS, OPENED, TRANSITION, VIOLATION, Decided
 from geofence.state import CROSSING, FAR_FUTURE, State, blank_device
 from geofence.units import NO_TIME
@@ -61,8 +60,7 @@ class Engine:
     def use(self, plan: Plan) -> None:
         """Judge by this plan of ``ruleset``."""
         self.plan = plan
-        self._boxes = boxes_of(self.ruleset.zones)
-        self._shared_zones = self.ruleset.zones.select(plan.shared) if len(plan.shared) else None
+        self.questions = Questions(self.ruleset.zones, plan)
 
     # --- what it is asked -----------------------------------------------------------------------
 
@@ -90,7 +88,7 @@ class Engine:
         newest_us = int(pings.fix_time_us.max())
         self.ledger.newest_us = max(self.ledger.newest_us, newest_us)
         self.plan.calendars.cover(int(pings.fix_time_us.min()), newest_us)
-        batch = self._lay_out(pings)
+        batch = self.questions.lay_out(pings, self.state)
         start = 0
         while (start := judge(self.world(), self.said, batch, start)) < len(pings):
             self._make_room()
@@ -230,154 +228,6 @@ class Engine:
             return np.lexsort((*keys, pings.seq, pings.boot, pings.fix_time_us, pings.device))
         return order
 
-    def _lay_out(self, pings: Pings) -> Batch:
-        """Find out about each ping what the kernels need: fixes to believe, zones in reach, tracks."""
-        n = len(pings)
-        bits = np.empty(n, np.uint8)
-        error_mm, weight = np.empty(n, np.int32), np.empty(n, np.int32)
-        from_lon, from_lat = np.empty(n, np.int32), np.empty(n, np.int32)
-        gap_us = np.empty(n, np.int64)
-        state = self.state
-        fixes.believe(
-            pings.device,
-            pings.fix_time_us,
-            pings.lon_e7,
-            pings.lat_e7,
-            pings.accuracy_mm,
-            pings.status,
-            state.devices,
-            bits,
-            error_mm,
-            weight,
-            from_lon,
-            from_lat,
-            gap_us,
-        )
-        own_start = np.empty(n + 1, np.int64)
-        own_mm = self._own_distances(pings, bits, error_mm, own_start)
-        hit_start, hit_zone, hit_mm = self._reach(pings, bits, error_mm)
-        tracks = (bits, error_mm, from_lon, from_lat, gap_us)
-        cut_start, cut_zone = self._cuts(pings, tracks, hit_start, hit_mm)
-        return Batch(
-            pings.device,
-            pings.fix_time_us,
-            pings.boot,
-            pings.seq,
-            pings.lon_e7,
-            pings.lat_e7,
-            pings.status,
-            pings.battery_pct,
-            bits,
-            error_mm,
-            weight,
-            from_lon,
-            from_lat,
-            gap_us,
-            own_start,
-            own_mm,
-            hit_start,
-            hit_zone,
-            hit_mm,
-            cut_start,
-            cut_zone,
-        )
-
-    def _own_distances(
-        self,
-        pings: Pings,
-        bits: NDArray[np.uint8],
-        error_mm: NDArray[np.int32],
-        own_start: NDArray[np.int64],
-    ) -> NDArray[np.int32]:
-        """Distances from each believed fix to the private zones of its device, in the order of the pairs.
-
-        Of a zone so far away that it does not matter how far, a lower bound: measuring costs ten times more.
-        """
-        state = self.state
-        m = own_counts(pings.device, bits, state.devices, own_start)
-        own_mm, at = np.zeros(m, np.int32), np.empty(m, np.int64)
-        where = (pings.device, pings.lon_e7, pings.lat_e7)
-        count = own_zones(
-            *where,
-            error_mm,
-            own_start,
-            state.devices,
-            state.duties,
-            state.pairs,
-            self.plan.rules,
-            *self._boxes,
-            own_mm,
-            at,
-        )
-        if count:
-            lon, lat, zone = (np.empty(count, np.int32) for _ in range(3))
-            questions(*where, own_start, state.devices, state.pairs, at, count, lon, lat, zone)
-            own_mm[at[:count]] = self.ruleset.zones.distance_mm(lon, lat, zone)
-        return own_mm
-
-    def _reach(
-        self, pings: Pings, bits: NDArray[np.uint8], error_mm: NDArray[np.int32]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
-        """The shared zones in reach of each believed fix: offsets, zones, distances."""
-        n = len(pings)
-        if self._shared_zones is None:
-            return np.zeros(n + 1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32)
-        used = (bits & fixes.USED) != 0
-        found: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
-        for low, high, reach_mm in (
-            (0, 20_000, 100_000),
-            (20_000, 100_000, 500_000),
-            (100_000, 1 << 31, 2_000_000),
-        ):
-            which = np.flatnonzero(used & (error_mm > low) & (error_mm <= high))
-            if len(which):
-                ping, zone, distance = self._shared_zones.near(
-                    pings.lon_e7[which], pings.lat_e7[which], reach_mm + self.plan.reach_offset_mm
-                )
-                found.append((which[ping], self.plan.shared[zone], distance))
-        if not found:
-            return np.zeros(n + 1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.int32)
-        ping, zone, distance = (np.concatenate(part) for part in zip(*found, strict=True))
-        if len(found) > 1:
-            order = np.argsort(ping, kind="stable")
-            ping, zone, distance = ping[order], zone[order], distance[order]
-        return np.searchsorted(ping, np.arange(n + 1)), zone.astype(np.int32), distance.astype(np.int32)
-
-    def _cuts(
-        self,
-        pings: Pings,
-        tracks: tuple[NDArray[Any], ...],
-        hit_start: NDArray[np.int64],
-        hit_mm: NDArray[np.int32],
-    ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        """The shared zones that the straight track from the last believed fix touches: offsets, zones."""
-        n = len(pings)
-        if self._shared_zones is None:
-            return np.zeros(n + 1, np.int64), np.zeros(0, np.int32)
-        plan = self.plan
-        which = np.empty(n, np.int64)
-        longest_us = int(plan.rules["cross_us"].max())
-        count: int = tracks_in_question(  # type: ignore[call-arg]  # mypy sees only the tuple's length
-            pings.device,
-            pings.lon_e7,
-            pings.lat_e7,
-            *tracks,
-            longest_us,
-            hit_start,
-            hit_mm,
-            plan.reach_offset_mm,
-            self.state.devices,
-            which,
-        )
-        which = which[:count]
-        if not count:
-            return np.zeros(n + 1, np.int64), np.zeros(0, np.int32)
-        from_lon, from_lat = tracks[2][which], tracks[3][which]
-        track, zone = self._shared_zones.crossing(
-            from_lon, from_lat, pings.lon_e7[which], pings.lat_e7[which]
-        )
-        return np.searchsorted(which[track], np.arange(n + 1)), plan.shared[zone].astype(np.int32)
-
     def world(self) -> World:
         """The tables that the kernels work on, as they are now: they are replaced when they grow."""
         state, plan = self.state, self.plan
@@ -489,13 +339,7 @@ class Engine:
         keep = crosses["sure"] != 0
         if len(open_question):
             asked = crosses[open_question]
-            zones, place = np.unique(asked["zone"], return_inverse=True)
-            ping = asked["ping"]
-            track, zone = self.ruleset.zones.select(zones).crossing(
-                batch.from_lon[ping], batch.from_lat[ping], batch.lon[ping], batch.lat[ping]
-            )
-            hit = zone == place[track]
-            keep[open_question[track[hit]]] = True
+            keep[open_question] = self.questions.touched(batch, asked["ping"], asked["zone"])
         crosses = crosses[keep]
         time_us = batch.time_us[crosses["ping"]]
         recorded = crosses["records"] != 0

@@ -136,6 +136,14 @@ class Plan:
             ]
         return found, subjects
 
+    def private_zones(self) -> list[int]:
+        """The zones of rules that keep a pair for each zone, ascending."""
+        chained = self.rules["chained"].tolist()
+        rules = zip(self.ruleset.rules, chained, strict=True)
+        return sorted(
+            {zone for rule, shared in rules if rule.about_zones and not shared for zone in rule.zones}
+        )
+
     def enlist(self, state: State, slots: Sequence[int], device_ids: Sequence[str]) -> None:
         """Give each of these devices its rows; they must have none yet."""
         duties: list[tuple[int, ...]] = []

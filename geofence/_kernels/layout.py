@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 from numba import njit
 
 from geofence._kernels.fixes import FROM_NETWORK, NETWORK, USED, at_most_mm
+from geofence._kernels.geodesy import SATURATED_MM, arc_m, ecef, to_mm
+from geofence._kernels.options import PLAIN
 from geofence._kernels.stretch import reach_of
 
-__all__ = ["own_counts", "own_zones", "questions", "tracks_in_question"]
+__all__ = ["own_counts", "own_distances", "questions", "starts_of", "tracks_in_question"]
 
 LAT_MM = 11.05  # at least so much is one count of latitude, anywhere
 # One count of longitude at the equator, less a twentieth: the chord of up to 60 degrees bends by no more.
@@ -16,9 +20,11 @@ SIXTY_DEGREES_E7 = 600_000_000
 TURN_E7 = 3_600_000_000
 NO_FIX = -(1 << 31)
 FARTHEST_MM = 2_000_000_000.0
+MAX_LON = 2_140_000_000
+MAX_LAT = 900_000_000
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def own_counts(device, bits, devices, own_start):
     """Where each ping's distances begin; returns how many there are in all.
 
@@ -35,22 +41,23 @@ def own_counts(device, bits, devices, own_start):
     return total
 
 
-@njit(cache=True, nogil=True)
-def _at_least_mm(lon, lat, box, cosine, reach_mm):
-    """A lower bound of the distance from a position to what lies within reach_mm of a box; quick."""
-    south = max(box[1] - lat, lat - box[3], 0)
+@njit(**PLAIN)
+def _at_least_mm(lon, lat, box):
+    """A lower bound of the distance from a position (int64) to a zone; quick."""
+    south = max(box.south - lat, lat - box.north, 0)
     # a turn either way: zones may run past the antimeridian
-    west = box[0] - lon
-    east = lon - box[2]
+    west = box.west - lon
+    east = lon - box.east
     away = max(west, east, 0)
     away = min(away, max(west + TURN_E7, east - TURN_E7, 0), max(west - TURN_E7, east + TURN_E7, 0))
     by_lat = LAT_MM * south
+    cosine = box.cosine_ppm / 1e6
     by_lon = LON_MM * cosine * min(away, SIXTY_DEGREES_E7) if south < 10_000_000 else 0.0
-    return min(max(by_lat, by_lon) - reach_mm, FARTHEST_MM)
+    return min(max(by_lat, by_lon) - box.reach_mm, FARTHEST_MM)
 
 
-@njit(cache=True, nogil=True)
-def own_zones(
+@njit(**PLAIN)
+def own_distances(
     device,
     lon_e7,
     lat_e7,
@@ -61,19 +68,20 @@ def own_zones(
     pairs,
     rules,
     boxes,
-    cosines,
-    reaches,
     own_mm,
     at,
 ):
-    """Bound the distance to each private zone; list those for which the bound does not say enough.
+    """Distances to the private zones of each ping's device; lists those that are left to be measured.
 
-    own_mm  : int32 (m,)  written: a lower bound, where it shows that the zone counts as far away
-    at      : int64 (m,)  written: places in own_mm that must be measured exactly, ascending
-    boxes   : int64 (z, 4)  west, south, east, north of each zone, 1e-7 degree
-    cosines : float64 (z,)  at most the cosine of any latitude within a degree of the box
-    reaches : float64 (z,)  how far beyond its box the zone reaches, mm
-    Returns how many must be measured.
+    own_mm : int32 (m,)  written: circles exactly, as ``pairs.pair_distances`` does, bit for bit; of a zone
+                         that it is wrong to be in and that is far away a lower bound of the distance
+    at     : int64 (m,)  written: places in own_mm that are still to be measured, ascending
+    boxes  : BOX (z,)
+    Returns how many are left.
+
+    Why a bound is enough: it is taken only where it is above reach + offset of the rule. There the distance
+    past the line, offset - d, is below -reach, and `stretch.tell` counts everything below -reach as -reach;
+    `stretch.follow` asks only whether it is positive; what is said of a transition is cut to reach + offset.
     """
     count = 0
     for i in range(len(device)):
@@ -82,25 +90,36 @@ def own_zones(
             continue
         row = devices[device[i]]
         reach = reach_of(error_mm[i])
+        x = int(lon_e7[i])
+        y = int(lat_e7[i])
+        on_earth = abs(x) <= MAX_LON and abs(y) <= MAX_LAT
+        px, py, pz = ecef(float(x), float(y))
         for u in range(row.duty, row.duty_stop):
             duty = duties[u]
+            if duty.first == duty.stop:
+                continue
             rule = rules[duty.rule]
+            far_mm = float(reach + rule.offset_mm) if rule.sense > 0 else math.inf
             for p in range(duty.first, duty.stop):
                 k = base + p - row.pair
-                if rule.sense > 0:
-                    zone = pairs[p].zone
-                    bound = _at_least_mm(lon_e7[i], lat_e7[i], boxes[zone], cosines[zone], reaches[zone])
-                    if bound > reach + rule.offset_mm:
-                        own_mm[k] = int(bound)
-                        continue
-                at[count] = k
-                count += 1
+                box = boxes[pairs[p].zone]
+                bound = _at_least_mm(x, y, box)
+                if bound > far_mm:
+                    own_mm[k] = int(bound)
+                elif box.is_circle and on_earth:
+                    qx, qy, qz = ecef(float(box.west), float(box.south))
+                    dx, dy, dz = px - qx, py - qy, pz - qz
+                    mm = to_mm(arc_m(math.sqrt(dx * dx + dy * dy + dz * dz))) - box.reach_mm
+                    own_mm[k] = max(-SATURATED_MM, min(SATURATED_MM, mm))
+                else:
+                    at[count] = k
+                    count += 1
     return count
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def questions(device, lon_e7, lat_e7, own_start, devices, pairs, at, count, lon, lat, zone):
-    """Position and zone of each distance that ``own_zones`` listed.
+    """Position and zone of each distance that ``own_distances`` listed.
 
     lon, lat, zone : int32 (count,)  written
     """
@@ -114,7 +133,21 @@ def questions(device, lon_e7, lat_e7, own_start, devices, pairs, at, count, lon,
         zone[q] = pairs[devices[device[i]].pair + k - own_start[i]].zone
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
+def starts_of(ping, starts):
+    """Where the pairs of each ping begin.
+
+    ping   : int64 (m,)    ascending, below n
+    starts : int64 (n+1,)  written
+    """
+    at = 0
+    for i in range(len(starts)):
+        while at < len(ping) and ping[at] < i:
+            at += 1
+        starts[i] = at
+
+
+@njit(**PLAIN)
 def tracks_in_question(
     device,
     lon_e7,

@@ -12,12 +12,14 @@ from geofence._kernels.geodesy import PIECE_E7, arc_m, chord_to_piece2, ecef, to
 from geofence._kernels.sides import side_from_index
 from geofence._kernels.tree import STACK, nearest_chord
 
-__all__ = ["pair_distances", "tracks_touch"]
+__all__ = ["pair_distances", "tracks_touch", "tracks_touch_circles"]
 
 MAX_LON = 2_140_000_000
 MAX_LAT = 900_000_000
 FULL_TURN = 3_600_000_000
 HALF_TURN = 1_800_000_000
+ALIAS_FROM = 1_460_000_000
+MARGIN_E7 = 1_000
 SATURATED_MM = 2_000_000_000
 NORTH = 1
 SOUTH = 2
@@ -104,19 +106,21 @@ def pair_distances(lon_e7, lat_e7, zone, columns, poles, sides, metres, mm):
 
 
 @njit(cache=True, nogil=True)
-def tracks_touch(ax, ay, bx, by, track, zone, columns, poles, sides, touch):
+def tracks_touch(ax, ay, bx, by, track, zone, columns, boxes, poles, sides, touch):
     """Whether straight tracks touch zones, pair by pair.
 
-    ax, ay, bx, by : int32 (t,)  the tracks' ends, 1e-7 degree
-    track, zone    : int64 (n,)  the pairs
-    touch          : bool (n,)   written; false where an end is no fix
+    ax, ay, bx, by : int32 (t,)    the tracks' ends, 1e-7 degree
+    track, zone    : int64 (n,)    the pairs
+    boxes          : int64 (z, 4)  of all that each zone covers
+    touch          : bool (n,)     written; false where an end is no fix
 
     A track goes the short way round. It touches a zone if an end is covered, if it crosses an edge, or if an
-    end of an edge
-    lies within the zone's reach of it: two segments that don't cross are nearest at an end of one of them.
+    end of an edge lies within the zone's reach of it: two segments that don't cross are nearest at an end of
+    one of them.
     """
     edges = columns[0]
     zone_edge = columns[1]
+    is_area = columns[2]
     reach_mm = columns[3]
     scratch = np.empty((STACK, 3), np.float64)
     for i in range(len(track)):
@@ -129,23 +133,91 @@ def tracks_touch(ax, ay, bx, by, track, zone, columns, poles, sides, touch):
         touch[i] = False
         if max(abs(x0), abs(x1)) > MAX_LON or max(abs(y0), abs(y1)) > MAX_LAT:
             continue
-        _, start_mm = _signed(columns, poles, sides, z, x0, y0, scratch)
-        if start_mm <= 0:
+        if _apart(x0, y0, x1, y1, boxes[z, 0], boxes[z, 1], boxes[z, 2], boxes[z, 3]):
+            continue
+        if is_area[z] and reach_mm[z] == 0:
+            # no distance is needed: without a buffer a polygon covers what lies on its side
+            covered = (
+                _side(edges, zone_edge, poles, sides, z, x0, y0) != OUTSIDE
+                or _side(edges, zone_edge, poles, sides, z, x1, y1) != OUTSIDE
+            )
+        else:
+            _, start_mm = _signed(columns, poles, sides, z, x0, y0, scratch)
+            covered = start_mm <= 0
+            if not covered:
+                _, stop_mm = _signed(columns, poles, sides, z, x1, y1, scratch)
+                covered = stop_mm <= 0
+        if covered:
             touch[i] = True
             continue
-        _, stop_mm = _signed(columns, poles, sides, z, x1, y1, scratch)
-        if stop_mm <= 0:
-            touch[i] = True
-            continue
-        if x1 - x0 > HALF_TURN:
-            x1 -= FULL_TURN
-        elif x0 - x1 > HALF_TURN:
-            x1 += FULL_TURN
+        x1 = _short_way(x0, x1)
         first = zone_edge[z]
         last = zone_edge[z + 1]
         touch[i] = _crosses(edges, first, last, x0, y0, x1, y1) or (
             reach_mm[z] > 0 and _passes(edges, first, last, reach_mm[z], x0, y0, x1, y1)
         )
+
+
+@njit(cache=True, nogil=True)
+def tracks_touch_circles(ax, ay, bx, by, track, zone, boxes, touch):
+    """``tracks_touch`` of circles, from their centres and radii alone.
+
+    boxes : BOX (z,), see geofence.boxes
+    touch : bool (n,)  written; left as it is where the zone is no circle
+    """
+    centre = np.empty((1, 4), np.int32)
+    for i in range(len(track)):
+        box = boxes[zone[i]]
+        if not box.is_circle:
+            continue
+        t = track[i]
+        x0 = np.int64(ax[t])
+        y0 = np.int64(ay[t])
+        x1 = np.int64(bx[t])
+        y1 = np.int64(by[t])
+        touch[i] = False
+        if max(abs(x0), abs(x1)) > MAX_LON or max(abs(y0), abs(y1)) > MAX_LAT:
+            continue
+        qx, qy, qz = ecef(float(box.west), float(box.south))
+        for end in range(2):
+            px, py, pz = ecef(float(x1 if end else x0), float(y1 if end else y0))
+            chord = math.sqrt((px - qx) * (px - qx) + (py - qy) * (py - qy) + (pz - qz) * (pz - qz))
+            if to_mm(arc_m(chord)) <= box.reach_mm:
+                touch[i] = True
+        if not touch[i]:
+            centre[0, 0] = centre[0, 2] = box.west
+            centre[0, 1] = centre[0, 3] = box.south
+            touch[i] = _passes(centre, 0, 1, box.reach_mm, x0, y0, _short_way(x0, x1), y1)
+
+
+@njit(cache=True, nogil=True)
+def _short_way(x0, x1):
+    """x1 under the name that is not more than half a turn from x0."""
+    if x1 - x0 > HALF_TURN:
+        return x1 - FULL_TURN
+    if x0 - x1 > HALF_TURN:
+        return x1 + FULL_TURN
+    return x1
+
+
+@njit(cache=True, nogil=True)
+def _apart(x0, y0, x1, y1, west, south, east, north):
+    """Whether the boxes of a track and of all that a zone covers are clearly apart. All int64.
+
+    Then they share no place: the track is straight in longitude and latitude, so it stays in its box. Places
+    with a second name (past +-146 degrees) and the poles, where all longitudes are one place, are left to the
+    exact answer; so is what is less than MARGIN_E7 apart, which is far more than boxes are rounded by.
+    """
+    if max(abs(x0), abs(x1)) >= ALIAS_FROM or max(y0, y1) == MAX_LAT or min(y0, y1) == -MAX_LAT:
+        return False
+    if west <= -ALIAS_FROM or east >= ALIAS_FROM:
+        return False
+    return (
+        max(x0, x1) < west - MARGIN_E7
+        or min(x0, x1) > east + MARGIN_E7
+        or max(y0, y1) < south - MARGIN_E7
+        or min(y0, y1) > north + MARGIN_E7
+    )
 
 
 @njit(cache=True, nogil=True)
