@@ -59,6 +59,10 @@ class Settings(BaseModel):
     mqtt_protocol: Literal["3.1.1", "5"] = Field(
         "3.1.1", description="version of MQTT to speak; the embedded broker speaks 3.1.1"
     )
+    mqtt_cert: Path | None = Field(
+        None, description="PEM file with our own certificate, for a broker that asks for one"
+    )
+    mqtt_key: Path | None = Field(None, description="PEM file with that certificate's key")
     mqtt_port: int | None = Field(
         None, ge=1, le=65535, description="port of the embedded broker; left out: a free one"
     )
@@ -74,6 +78,22 @@ class Settings(BaseModel):
     rules: Path | None = Field(None, description="directory with zones/*.geojson and rules.toml")
     data_dir: Path = Field(default_factory=default_data_dir, description="where everything local is kept")
     http: str = Field(DEFAULT_HTTP, description="HOST:PORT of API and console")
+    http_cert: Path | None = Field(
+        None, description="PEM file with the certificate of API and console, and its chain: TLS"
+    )
+    http_key: Path | None = Field(None, description="PEM file with that certificate's key")
+    session_hours: float = Field(12.0, gt=0, le=24 * 30, description="how long a log-in of a browser lasts")
+    require_reason: bool = Field(
+        True,
+        description="a look at a person's track or record must say why, when the API can be reached from "
+        "other machines",
+    )
+    token: SecretStr | None = Field(
+        None, description="of the commands that ask the API; better RINGFENCE_TOKEN than a file"
+    )
+    http_ca: Path | None = Field(
+        None, description="PEM file of the authority that the commands trust when they ask the API"
+    )
     tile_url: str | None = Field(
         None, description="map tiles for the console, as https://host/{z}/{x}/{y}.png; left out: zones alone"
     )
@@ -119,11 +139,6 @@ class Settings(BaseModel):
         if not host or not port.isdigit() or int(port) > 65535:
             raise ValueError(
                 f"{value!r} is not HOST:PORT; write for example {DEFAULT_HTTP} (port 0: a free one)"
-            )
-        if not _is_loopback(host):
-            raise ValueError(
-                f"{host} can be reached from other machines, and this version has no log-in yet; "
-                "listen on 127.0.0.1 and put a reverse proxy with access control before it"
             )
         return value
 
@@ -181,6 +196,28 @@ class Settings(BaseModel):
             if names.count(name) > 1:
                 raise ValueError(f'two webhooks are called "{name}"; give each a name of its own')
         return self
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Self:
+        for cert, key in (("http_cert", "http_key"), ("mqtt_cert", "mqtt_key")):
+            if (getattr(self, cert) is None) != (getattr(self, key) is None):
+                raise ValueError(f"{cert} and {key} go together; give both, or none")
+        return self
+
+    @property
+    def http_is_loopback(self) -> bool:
+        """Whether API and console can be reached from this machine alone."""
+        return _is_loopback(self.http_host)
+
+    @property
+    def mqtt_own_cert(self) -> tuple[Path, Path] | None:
+        """Certificate and key that we show to the broker."""
+        return None if self.mqtt_cert is None or self.mqtt_key is None else (self.mqtt_cert, self.mqtt_key)
+
+    @property
+    def http_scheme(self) -> str:
+        """With TLS where there is a certificate."""
+        return "http" if self.http_cert is None else "https"
 
     @property
     def http_host(self) -> str:
@@ -242,7 +279,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 def _problem(item: Any, came_from: dict[str, str]) -> str:
     if not item["loc"]:  # about several settings at once
         return str(item["msg"]).removeprefix("Value error, ")
-    name = str(item["loc"][0])
+    name = str(item["loc"][0]) if item["loc"] else ""  # none: it is about several settings
     source = came_from.get(name, "")
     if len(item["loc"]) > 1 or name in {"webhooks", "email"}:
         return _nested_problem(item, source)
