@@ -67,8 +67,11 @@ class BrokerAddress:
         return f"{'mqtts' if self.tls else 'mqtt'}://{user}{host}:{self.port}"
 
 
-def tls_context(ca_file: Path | None) -> ssl.SSLContext:
-    """A context that verifies the broker's certificate and name, against ``ca_file`` or the system's."""
+def tls_context(ca_file: Path | None, own: tuple[Path, Path] | None = None) -> ssl.SSLContext:
+    """A context that verifies the broker's certificate and name, against ``ca_file`` or the system's.
+
+    own : our certificate and its key, for a broker that asks who we are
+    """
     try:
         context = ssl.create_default_context(cafile=ca_file)
     except (OSError, ssl.SSLError) as error:
@@ -76,6 +79,14 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
             f"the CA file {ca_file} can't be used ({error}); give a PEM file with the certificate of the "
             "authority that signed the broker's"
         ) from error
+    if own is not None:
+        try:
+            context.load_cert_chain(*own)
+        except (OSError, ssl.SSLError) as error:
+            raise MqttError(
+                f"the certificate {own[0]} with the key {own[1]} can't be used ({error}); give PEM files that "
+                "belong together"
+            ) from error
     return context
 
 
