@@ -120,6 +120,7 @@ class Session:
         will: Publishable | None = None,
         clean: bool = False,
         ca_file: Path | None = None,
+        own_cert: tuple[Path, Path] | None = None,
         protocol: str = "3.1.1",
         receiver: Callable[[paho.Client, Topics, ssl.SSLContext | None, int], Receiver] = ScannerReceiver,
     ) -> None:
@@ -132,7 +133,7 @@ class Session:
         self._filters = list(filters)
         version = PROTOCOLS[protocol]
         self._client = self._new_client(version, clean=clean, will=will)
-        context = tls_context(ca_file) if self.address.tls else None
+        context = tls_context(ca_file, own_cert) if self.address.tls else None
         self._receiver = receiver(self._client, topics, context, int(version))
         self._outbound = Outbound(self._client, self._wake)
         self._inbox = Inbox(topics, self._queue_receipts)
