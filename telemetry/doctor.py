@@ -179,6 +179,7 @@ def _broker(url: str, settings: DoctorSettings) -> Check:
             topics=Topics(root),
             clean=True,
             ca_file=settings.mqtt_ca,
+            own_cert=settings.mqtt_own_cert,
             protocol=settings.mqtt_protocol,
         )
         try:
