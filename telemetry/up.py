@@ -19,6 +19,7 @@ import uvicorn
 
 from geofence import GeofenceError, Ruleset
 from telemetry import warm
+from telemetry.access.door import Door
 from telemetry.api.app import create_app
 from telemetry.channels.dispatch import Dispatch
 from telemetry.commander import Commander
@@ -36,6 +37,7 @@ from telemetry.services.postgres import EmbeddedPostgres
 from telemetry.services.state import RunningUp, clear_state, write_state
 from telemetry.share import RulesVersion, Share
 from telemetry.store import Reader, Retention, Store, StoreError
+from telemetry.store.keys import KeyRing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,6 +128,7 @@ class Up:
         self._store = stack.enter_context(contextlib.closing(store))
         self._store.migrate()
         say(f"database ready ({self._store.extension or 'native partitions'})")
+        self._check_door(database_url)
         rules = self._load_rules()
         for warning in rules.ruleset.warnings:
             say(f"warning: {warning}")
@@ -139,7 +142,8 @@ class Up:
         self._start_share(mqtt_url, rules)
         if settings.rules is None:
             self._start_rules_watch(database_url, rules.version)
-        self.http_url = f"http://{settings.http_host}:{listener.getsockname()[1]}"
+        host, port = _shown_host(settings.http_host), listener.getsockname()[1]
+        self.http_url = f"{settings.http_scheme}://{host}:{port}"
         self._start_http(listener, database_url)
         write_state(
             settings.data_dir,
@@ -149,6 +153,25 @@ class Up:
         if settings.simulate:
             self._start_fleet(mqtt_url)
         say(f"ready after {time.monotonic() - self._began_s:.1f} s: console and API at {self.http_url}")
+
+    def _check_door(self, database_url: str) -> None:
+        """Off loopback nobody may be let in unknown; and what is known must not be read on the way."""
+        settings = self.settings
+        with contextlib.closing(KeyRing.open(database_url, by="ringfence up")) as keys:
+            some = keys.any()
+        if settings.http_is_loopback:
+            return
+        if not some:
+            raise SettingsError(
+                f"{settings.http} can be reached from other machines, and there is neither account nor token; "
+                "start with --http 127.0.0.1:8750, make one with `ringfence user add` or `ringfence token add`, "
+                "and start again"
+            )
+        if settings.http_cert is None:
+            self._say(
+                f"warning: {settings.http} is served without TLS, so passwords and tracks can be read on the "
+                "way; set http_cert and http_key, or let a reverse proxy on this machine speak TLS"
+            )
 
     def _start_postgres(self) -> str:
         postgres = EmbeddedPostgres(self.settings.data_dir, self._say)
@@ -245,6 +268,7 @@ class Up:
             topics=Topics(self.settings.mqtt_root, self.settings.formats),
             will=will,
             ca_file=self.settings.mqtt_ca,
+            own_cert=self.settings.mqtt_own_cert,
             protocol=self.settings.mqtt_protocol,
         )
         self._stack.callback(session.close, STOP_SESSION_S)
@@ -259,19 +283,36 @@ class Up:
             self._share_session.publish([self._heartbeat.message("stopped")], STOP_SESSION_S)
 
     def _start_http(self, listener: socket.socket, database_url: str) -> None:
+        settings = self.settings
+        reader = Reader(database_url)
+        loopback = settings.http_is_loopback
         app = create_app(
-            Reader(database_url),
+            reader,
             EngineHealth(self),
             zones_read_only=self.settings.rules is not None,
             version=version("ringfence"),
             tile_url=self.settings.tile_url,
-            allowed_hosts=tuple(filter(None, self.settings.allowed_hosts.replace(" ", "").split(","))),
+            allowed_hosts=_allowed_hosts(settings),
+            door=Door(reader.gate, loopback=loopback, session_s=settings.session_hours * 3600),
+            reason_needed=settings.require_reason and not loopback,
         )
-        server = uvicorn.Server(
-            uvicorn.Config(
-                app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=1
-            )
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,  # addresses of requests hold whom somebody looked at
+            server_header=False,
+            timeout_graceful_shutdown=1,
+            ssl_certfile=settings.http_cert,
+            ssl_keyfile=settings.http_key,
         )
+        try:
+            config.load()
+        except OSError as error:  # also of TLS
+            raise SettingsError(
+                f"http_cert {settings.http_cert} with http_key {settings.http_key} can't be used ({error}); "
+                "give PEM files that belong together, readable by this user"
+            ) from error
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="http", daemon=True)
         thread.start()
         while not server.started and thread.is_alive():
@@ -383,6 +424,21 @@ def _number(store: Store, ruleset: Ruleset) -> RulesVersion:
     stored = store.load_ruleset(number)
     assert stored is not None
     return RulesVersion(number, ruleset, stored[2])  # of a version found, the time at which it took effect
+
+
+def _allowed_hosts(settings: Settings) -> tuple[str, ...]:
+    """Names by which the API may be asked for: those that are set, and off loopback this machine's own."""
+    names = set(filter(None, settings.allowed_hosts.replace(" ", "").split(",")))
+    if not settings.http_is_loopback:
+        names |= {settings.http_host, socket.gethostname(), socket.getfqdn()}
+    return tuple(sorted(names))
+
+
+def _shown_host(host: str) -> str:
+    """The host in an address that can be opened on this machine."""
+    if host in {"0.0.0.0", "::"}:
+        return "127.0.0.1" if host == "0.0.0.0" else "[::1]"
+    return f"[{host}]" if ":" in host else host
 
 
 def _listen(settings: Settings) -> socket.socket:
