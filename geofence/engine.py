@@ -133,6 +133,12 @@ class Engine:
 
         return adopt(self, ruleset, effective_us)
 
+    @property
+    def beliefs(self) -> int:
+        """How many beliefs it holds: a device and a zone that is near it, or its own."""
+        known = self.state.devices[: int(self.state.used[0])]
+        return int(known["chained"].sum() + (known["pair_stop"] - known["pair"]).sum())
+
     def snapshot(self) -> bytes:
         """The whole state as bytes."""
         from geofence.snapshot import snapshot  # noqa: PLC0415 - it needs this module

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -171,11 +169,12 @@ def up(
     if print_config:
         out.print_json(json.dumps(settings.redacted()))
         return
-    _log_to_stderr(log_level)
+    _log_to_stderr(log_level, settings.log_format)
 
+    from telemetry.logs import teller  # noqa: PLC0415
     from telemetry.up import run_up  # noqa: PLC0415
 
-    raise typer.Exit(run_up(settings, _say))
+    raise typer.Exit(run_up(settings, teller(settings.log_format, _say)))
 
 
 @app.command()
@@ -405,15 +404,12 @@ def _say(line: str) -> None:
     err.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _log_to_stderr(level: str) -> None:
-    if level.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
+def _log_to_stderr(level: str, layout: str = "console") -> None:
+    from telemetry.logs import LEVELS, set_up  # noqa: PLC0415
+
+    if level.lower() not in LEVELS:
         raise SettingsError(f"--log-level {level}: there are debug, info, warning and error")
-    handler = RichHandler(console=err, show_path=False) if err.is_terminal else logging.StreamHandler()
-    logging.basicConfig(
-        level=level.upper(),
-        handlers=[handler],
-        format="%(message)s" if err.is_terminal else "%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    set_up(level, layout, err)
 
 
 def _print_table(name: str, rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:

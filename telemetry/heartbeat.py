@@ -41,7 +41,12 @@ class EngineHealth:
 
     def metrics(self) -> bytes:
         """Prometheus text."""
-        return self._up.metrics.text()
+        metrics, share = self._up.metrics, self._up.share
+        metrics.broker_up.set(self._up.broker_problem is None)
+        metrics.database_up.set(share.problem is None)
+        metrics.beliefs.set(share.engine.beliefs)
+        metrics.rules_version.set(share.rules_version)
+        return metrics.text()
 
 
 class Heartbeat:

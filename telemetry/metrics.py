@@ -41,8 +41,27 @@ class Metrics:
             "ringfence_batches_failed", "batches that met an unexpected error", registry=registry
         )
         self.open_alerts = Gauge("ringfence_open_alerts", "alerts whose violation lasts", registry=registry)
-        self.outbox_waiting = Gauge(
-            "ringfence_outbox_waiting", "alert messages not yet published", registry=registry
+        self.channel_waiting = Gauge(
+            "ringfence_channel_waiting", "messages that a channel owes", ["channel"], registry=registry
+        )
+        self.channel_dead = Gauge(
+            "ringfence_channel_dead", "messages that a channel gave up", ["channel"], registry=registry
+        )
+        self.channel_oldest_s = Gauge(
+            "ringfence_channel_oldest_seconds",
+            "age of the oldest message that a channel owes",
+            ["channel"],
+            registry=registry,
+        )
+        self.broker_up = Gauge(
+            "ringfence_broker_up", "1: connected, every subscription granted", registry=registry
+        )
+        self.database_up = Gauge("ringfence_database_up", "1: the share can commit", registry=registry)
+        self.beliefs = Gauge(
+            "ringfence_beliefs", "pairs of a device and a zone that the engine holds", registry=registry
+        )
+        self.rules_version = Gauge(
+            "ringfence_rules_version", "version of the rules in force", registry=registry
         )
         self.devices = Gauge("ringfence_devices", "devices known to the engine", registry=registry)
         self.watermark_lag_s = Gauge(

@@ -384,9 +384,14 @@ class Up:
             self._say(f"error: {error}")
             time.sleep(1)  # and again at the next turn
 
+    @property
+    def broker_problem(self) -> str | None:
+        """Why the share has no broker; None: it has."""
+        return self._share_session.problem
+
     def not_ready(self) -> list[str]:
         """Why this engine is not ready; empty: it is."""
-        reasons = [self._share_session.problem, self.share.problem]
+        reasons = [self.broker_problem, self.share.problem]
         return [reason for reason in reasons if reason is not None]
 
     def _reload_rules(self) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from telemetry.alerts.notifier import Notifier
 from telemetry.channels.channel import Courier
 from telemetry.channels.mail import Mail
+from telemetry.channels.meter import Meter
 from telemetry.channels.watch import EscalationWatch
 from telemetry.channels.webhook import Webhook
 from telemetry.channels.worker import LOOK_S, Worker
@@ -49,7 +50,7 @@ class Dispatch:
             channels.append(Mail(settings.email))
         self._workers: list[Worker] = [Notifier(self._desk(), session, metrics)]
         self._workers += [Courier(channel, self._desk(), metrics) for channel in channels]
-        self._workers.append(_Ear(self._desk(), self.wake))
+        self._workers += [_Ear(self._desk(), self.wake), Meter(self._desk(), metrics)]
 
     def _desk(self) -> Desk:
         return Desk.open(self._database_url)

@@ -62,7 +62,8 @@ class _Ping(msgspec.Struct, gc=False):
     device_id: str | None = None
 
 
-_one_or_many: Final = msgspec.json.Decoder(_Ping | list[_Ping])
+PAYLOAD: Final = _Ping | list[_Ping]  # what a message may hold
+_one_or_many: Final = msgspec.json.Decoder(PAYLOAD)
 _one: Final = msgspec.json.Decoder(_Ping)
 _raw_list: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _raw_either: Final = msgspec.json.Decoder(msgspec.Raw | list[msgspec.Raw])

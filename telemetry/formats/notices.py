@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from telemetry.formats.gather import Gathered
 
 __all__ = [
+    "CHECK_IN_PAYLOAD",
+    "RESULT_PAYLOAD",
+    "STATUS_PAYLOAD",
     "decode_check_ins",
     "decode_oversize",
     "decode_results",
@@ -46,9 +49,13 @@ class _CheckIn(msgspec.Struct):
     method: Literal["voice", "face", "button"]
 
 
-_status: Final = msgspec.json.Decoder(_State | _Status)
-_result: Final = msgspec.json.Decoder(_Result)
-_check_in: Final = msgspec.json.Decoder(_CheckIn)
+STATUS_PAYLOAD: Final = _State | _Status
+RESULT_PAYLOAD: Final = _Result
+CHECK_IN_PAYLOAD: Final = _CheckIn
+
+_status: Final = msgspec.json.Decoder(STATUS_PAYLOAD)
+_result: Final = msgspec.json.Decoder(RESULT_PAYLOAD)
+_check_in: Final = msgspec.json.Decoder(CHECK_IN_PAYLOAD)
 
 
 def decode_statuses(found: Gathered, index: NDArray[np.intp]) -> None:

@@ -1,5 +1,6 @@
 """Settings: which source wins, and that an error names the source, the value and the remedy."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,86 @@ def test_the_data_directory_does_not_need_a_home(monkeypatch):
 
 def _no_home() -> Path:
     raise RuntimeError("Could not determine home directory.")
+
+
+CHANNELS = """
+[[webhooks]]
+name = "pager"
+url = "https://hooks.example/T000/very-secret-path"
+secrets = ["whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="]
+
+[email]
+host = "mail.example"
+user = "ringfence"
+password = "correct horse"
+sender = "ringfence@agency.example"
+to = ["desk@agency.example"]
+"""
+
+
+def test_channels_come_from_the_file_and_are_printed_without_secrets(tmp_path):
+    file = tmp_path / "ringfence.toml"
+    file.write_text(CHANNELS)
+    settings = load_settings(file)
+    assert settings.webhooks[0].name == "pager"
+    assert settings.email.port == 587
+    for printed in (json.dumps(settings.redacted()), repr(settings), str(settings.email)):
+        for secret in ("whsec_", "AAECAwQF", "correct horse"):
+            assert secret not in printed
+    assert "very-secret-path" not in json.dumps(settings.redacted())
+    assert settings.redacted()["webhooks"][0]["url"] == "https://hooks.example/***"
+
+
+def test_secrets_may_stand_in_files_of_their_own(tmp_path):
+    (tmp_path / "hook").write_text("whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n")
+    file = tmp_path / "ringfence.toml"
+    text = CHANNELS.replace(
+        'secrets = ["whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="]', "secret_file = '{}'"
+    )
+    file.write_text(text.format(tmp_path / "hook"))
+    secret = load_settings(file).webhooks[0].secrets[0].get_secret_value()
+    assert secret.startswith("whsec_AAEC")
+    assert not secret.endswith("\n")
+    file.write_text(text.format(tmp_path / "absent"))
+    with pytest.raises(SettingsError, match=r"webhooks\[0\]: .*absent can't be read"):
+        load_settings(file)
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "told"),
+    [
+        ("https://hooks", "ftp://hooks", r"webhooks\[0\].url: write it as https://host/path"),
+        ("https://hooks", "http://hooks", r"webhooks\[0\]: http:// can be read by anybody"),
+        ("https://hooks", "https://me:pw@hooks", r"webhooks\[0\].url: it holds a user or password"),
+        ('"whsec_AAEC', '"whsec_AA!C', r"webhooks\[0\].secrets: a secret holds 0 bytes"),
+        (
+            "secrets =",
+            "secret =",
+            r"webhooks\[0\].secret: there is no such key|webhooks\[0\]: there is no secret",
+        ),
+        ('"pager"', '"pa ger"', r"webhooks\[0\].name: "),
+        ('"desk@', '"desk', r"email.to\[0\]: "),
+        ("host =", "# host =", r"email.host: it is missing"),
+        ('user = "ringfence"\n', "", r"email: `user` and `password`.*go together"),
+        (
+            'user = "ringfence"\n',
+            'user = "ringfence"\nsecurity = "none"\n',
+            r"email: a password must not travel",
+        ),
+        (
+            "\n[email]",
+            '\n[[webhooks]]\nname = "pager"\nurl = "https://b"\nsecret_file = "{key}"\n[email]',
+            "two webhooks",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_channel_is_told_without_its_secret(tmp_path, good, bad, told):
+    assert good in CHANNELS
+    key = tmp_path / "key"
+    key.write_text("whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")
+    file = tmp_path / "ringfence.toml"
+    file.write_text(CHANNELS.replace(good, bad, 1).replace("{key}", str(key)))
+    with pytest.raises(SettingsError, match=told) as caught:
+        load_settings(file)
+    for secret in ("AAECAwQF", "AA!C", "correct horse", "me:pw"):
+        assert secret not in str(caught.value)
