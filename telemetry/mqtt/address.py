@@ -84,8 +84,8 @@ def tls_context(ca_file: Path | None, own: tuple[Path, Path] | None = None) -> s
             context.load_cert_chain(*own)
         except (OSError, ssl.SSLError) as error:
             raise MqttError(
-                f"the certificate {own[0]} with the key {own[1]} can't be used ({error}); give PEM files that "
-                "belong together"
+                f"the certificate {own[0]} with the key {own[1]} can't be used ({error}); "
+                "give PEM files that belong together"
             ) from error
     return context
 
