@@ -163,9 +163,9 @@ class Up:
             return
         if not some:
             raise SettingsError(
-                f"{settings.http} can be reached from other machines, and there is neither account nor token; "
-                "start with --http 127.0.0.1:8750, make one with `ringfence user add` or `ringfence token add`, "
-                "and start again"
+                f"{settings.http} can be reached from other machines, and there is neither account nor "
+                "token; start with --http 127.0.0.1:8750, make one with `ringfence user add` or "
+                "`ringfence token add`, and start again"
             )
         if settings.http_cert is None:
             self._say(
