@@ -15,6 +15,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from telemetry.access.cli import audit_app
+from telemetry.access.keys_cli import token_app, user_app
 from telemetry.config import DEFAULT_HTTP, SettingsError, load_settings
 from telemetry.quarantine import app as quarantine_app
 
@@ -33,6 +34,8 @@ app = typer.Typer(
 alerts_app = typer.Typer(help="What operators see.", no_args_is_help=True)
 app.add_typer(alerts_app, name="alerts")
 app.add_typer(audit_app, name="audit")
+app.add_typer(user_app, name="user")
+app.add_typer(token_app, name="token")
 app.add_typer(quarantine_app, name="quarantine")
 
 out = Console()
