@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from geofence import Pings
+from geofence import NO_TIME, Pings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from telemetry.columns import Admitted, Tick
 
 __all__ = ["RulesVersion", "judge"]
+
+JUDGED_TOGETHER: Final = (
+    64  # devices with late pings: one question to the store, and at most 80 MB of history
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +38,12 @@ def judge(
     admitted: Admitted,
     tick: Tick | None,
     new_rules: RulesVersion | None,
-    history: Callable[[int, int], Pings],
+    history: Callable[[NDArray[np.int32], NDArray[np.int64]], Pings],
 ) -> tuple[list[Decided], NDArray[np.bool_]]:
     """Have the engine adopt rules, check pings, judge late ones again, take check-ins, and let time act.
 
-    history : gives, for a device's slot and a time, its judged pings of earlier batches around that time
+    history : gives, for devices' slots and a time for each, int32 and int64 (m,), their judged pings of
+              earlier batches around those times
 
     Gives the decisions, and for each admitted ping whether it came too late to be judged in order: bool (n,).
     """
@@ -51,10 +56,13 @@ def judge(
     late[admitted.judged] = checked.late
     decided.append(checked)
     if checked.late.any():
-        slots = np.unique(judged.device[checked.late])
-        now = judged.take(np.isin(judged.device, slots))
-        newest_us = ((slot, int(now.fix_time_us[now.device == slot].max())) for slot in slots.tolist())
-        decided.append(engine.rejudge(Pings.concat([now, *(history(slot, t) for slot, t in newest_us)])))
+        late_slots = np.unique(judged.device[checked.late])
+        for begin in range(0, len(late_slots), JUDGED_TOGETHER):
+            slots = late_slots[begin : begin + JUDGED_TOGETHER]
+            now = judged.take(np.isin(judged.device, slots))
+            newest_us = np.full(len(slots), NO_TIME, np.int64)
+            np.maximum.at(newest_us, np.searchsorted(slots, now.device), now.fix_time_us)
+            decided.append(engine.rejudge(Pings.concat([now, history(slots, newest_us)])))
     if admitted.check_ins:
         decided.append(engine.check_in(admitted.check_ins))
     if tick is not None:

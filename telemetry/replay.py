@@ -123,8 +123,8 @@ def _decide_again(
         )
         earlier = seen
 
-        def history(_slot: int, newest_us: int, earlier: Pings = earlier) -> Pings:
-            near = np.abs(earlier.fix_time_us - newest_us) < HISTORY_US
+        def history(_slots: Any, newest_us: Any, earlier: Pings = earlier) -> Pings:
+            near = np.abs(earlier.fix_time_us - newest_us[0]) < HISTORY_US
             return earlier.take(near)
 
         decided, _ = judge(engine, admitted, past.tick, new_rules, history)

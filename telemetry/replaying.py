@@ -24,7 +24,7 @@ def replays_asked(share: Share) -> Messages | None:
     asked = share.patiently(lambda store: store.quarantine.asked(share.number))
     if not asked:
         return None
-    topics, received_us = Topics(share.mqtt_root), share.now_us()
+    topics, received_us = Topics(share.mqtt_root, share.formats), share.now_us()
     stop = np.cumsum([len(one.payload) for one in asked])
     replay_ids = [one.replay_id for one in asked]
 

@@ -80,7 +80,7 @@ class Share:
         wake_notifier: Callable[[], None],
     ) -> None:
         self.number = settings.share
-        self.mqtt_root = settings.mqtt_root
+        self.mqtt_root, self.formats = settings.mqtt_root, settings.formats
         self.metrics = metrics
         self.wake_notifier = wake_notifier
         self.problem: str | None = "the share is restoring its state"
@@ -168,8 +168,8 @@ class Share:
         Gives the decisions, and for each admitted ping whether it came too late to be judged in order.
         """
 
-        def history(slot: int, newest_us: int) -> Pings:
-            return self._patiently(partial(self._history, batch, slot, newest_us))
+        def history(slots: NDArray[np.int32], newest_us: NDArray[np.int64]) -> Pings:
+            return self._patiently(partial(self._histories, batch, slots, newest_us))
 
         decided, late = judge(self.engine, admitted, tick, new_rules, history)
         if new_rules is not None:
@@ -178,14 +178,9 @@ class Share:
             self.watermark_us = tick.watermark_us
         return decided, late
 
-    def _history(self, batch: int, slot: int, newest_us: int) -> Pings:
-        return self._store.history(
-            self.devices.ids[slot],
-            newest_us - HISTORY_US,
-            newest_us + HISTORY_US,
-            self.devices,
-            judged_only=True,
-            before_batch=batch,
+    def _histories(self, batch: int, slots: NDArray[np.int32], newest_us: NDArray[np.int64]) -> Pings:
+        return self._store.histories(
+            self.devices, slots, newest_us - HISTORY_US, newest_us + HISTORY_US, before_batch=batch
         )
 
     def adopt(self, rules: RulesVersion) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from geofence import Pings
 
-__all__ = ["between", "contains"]
+__all__ = ["between", "between_each", "contains"]
 
 # LATERAL with LIMIT keeps the planner from turning a look-up by the index into a join over whole days.
 _CONTAINS: Final = """
@@ -82,3 +82,39 @@ def between(
         stored = unpack(copy, devices)
     pings = stored.pings
     return stored.take(np.lexsort((pings.seq, pings.boot, pings.fix_time_us)))
+
+
+# The first two conditions on the time say at planning which days there are to look into, the other two which
+# of them for each device.
+_BETWEEN_EACH: Final = f"""
+COPY (SELECT p.* FROM unnest(%(ids)s::text[], %(from)s::timestamptz[], %(to)s::timestamptz[])
+          AS q (device_id, from_time, to_time)
+      CROSS JOIN LATERAL (
+          SELECT {READ_COLUMNS} FROM pings
+          WHERE device_id = q.device_id COLLATE "C"
+            AND fix_time >= %(first)s::timestamptz AND fix_time < %(last)s::timestamptz
+            AND fix_time >= q.from_time AND fix_time < q.to_time
+          OFFSET 0
+      ) p) TO STDOUT (FORMAT BINARY)
+"""  # noqa: S608
+
+
+def between_each(
+    connection: Connection[Any],
+    devices: Devices,
+    slots: NDArray[np.int32],
+    from_us: NDArray[np.int64],
+    to_us: NDArray[np.int64],
+) -> StoredPings:
+    """The pings of several devices, each with from <= fix time < to, by device, fix time, boot and seq."""
+    values = {
+        "ids": [devices.ids[slot] for slot in slots.tolist()],
+        "from": [bound(time_us) for time_us in from_us.tolist()],
+        "to": [bound(time_us) for time_us in to_us.tolist()],
+        "first": bound(int(from_us.min())),
+        "last": bound(int(to_us.max())),
+    }
+    with connection.cursor() as cursor, cursor.copy(_BETWEEN_EACH, values) as copy:
+        stored = unpack(copy, devices)
+    pings = stored.pings
+    return stored.take(np.lexsort((pings.seq, pings.boot, pings.fix_time_us, pings.device)))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 
-from geofence import COLUMNS, Devices, Pings
+from geofence import COLUMNS, NO_TIME, Devices, Pings
 from telemetry.store._kernels.copy_rows import (
     PING_BYTES,
     POSTGRES_EPOCH_US,
@@ -16,10 +16,18 @@ from telemetry.store._kernels.copy_rows import (
     same_bytes,
     unpack_rows,
 )
+from telemetry.store._kernels.newest import (
+    NOTED,
+    NUMBERS,
+    STATUS_BYTES,
+    TIMES,
+    note_newest,
+    pack_status,
+)
 from telemetry.store.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -53,6 +61,7 @@ _READ: Final[tuple[tuple[str, str, str, int], ...]] = (
     ("batch", "batch", "int64", 0),
 )
 READ_COLUMNS: Final = ", ".join(["device_id", *(column for _, column, _, _ in _READ)])
+PIECE_ROWS: Final = 1_024  # of a COPY at once: about what the socket's buffers hold
 _UNKNOWN: Final = np.array([unknown for *_, unknown in _READ], np.int64)
 _TIMES: Final = ("fix_time_us", "received_time_us")
 
@@ -150,16 +159,57 @@ class PingPacker:
         order: NDArray[np.int64] | None = None,
     ) -> memoryview:
         """The pings as a whole binary COPY of PING_COLUMNS, sorted by device and time."""
+        pieces = self.pieces(pings, marks, judged, share, batch, order)
+        return memoryview(b"".join(map(bytes, pieces)))
+
+    def pieces(  # noqa: PLR0917
+        self,
+        pings: Pings,
+        marks: NDArray[np.uint16],
+        judged: NDArray[np.bool_],
+        share: int,
+        batch: int,
+        order: NDArray[np.int64] | None = None,
+    ) -> Iterator[memoryview]:
+        """The same piece by piece: the server stores one while the next is packed.
+
+        A piece is to be used up before the next is asked for: they share their memory.
+        """
         if order is None:
             order = self.order(pings)
-        lengths = self._id_start[1:] - self._id_start[:-1]
-        size = len(order) * PING_BYTES + int(lengths[pings.device[order]].sum())
-        out = np.empty(len(COPY_HEADER) + size + len(COPY_TRAILER), np.uint8)
+        longest = int((self._id_start[1:] - self._id_start[:-1]).max(initial=0))
+        out = np.empty(len(COPY_HEADER) + min(len(order), PIECE_ROWS) * (PING_BYTES + longest) + 2, np.uint8)
         out[: len(COPY_HEADER)] = np.frombuffer(COPY_HEADER, np.uint8)
         columns = [getattr(pings, name) for name, _, _ in COLUMNS]
         of_devices, of_batch = (self._id_bytes, self._id_start), (marks, judged, share, batch)
-        arguments = (order, *of_devices, *columns, *of_batch, out[len(COPY_HEADER) :])
-        end = len(COPY_HEADER) + pack_pings(*arguments)
+        end = len(COPY_HEADER)
+        for begin in range(0, len(order), PIECE_ROWS):
+            some = order[begin : begin + PIECE_ROWS]
+            arguments = (some, *of_devices, *columns, *of_batch, out[end:])
+            end += pack_pings(*arguments)
+            yield out.data[:end]
+            end = 0
+        out[end : end + 2] = 0xFF
+        yield out.data[: end + 2]
+
+    def pack_status(
+        self,
+        devices: Devices,
+        slots: NDArray[np.int64],
+        times: NDArray[np.int64],
+        numbers: NDArray[np.int32],
+    ) -> memoryview:
+        """Rows of ``device_status`` as a whole binary COPY of STATUS_COLUMNS, sorted by device id.
+
+        times, numbers : as ``telemetry.store._kernels.newest`` keeps them
+        """
+        self._learn(devices)
+        slots = slots[np.argsort(self._rank[slots])]
+        size = len(slots) * STATUS_BYTES + int((self._id_start[slots + 1] - self._id_start[slots]).sum())
+        out = np.empty(len(COPY_HEADER) + size + len(COPY_TRAILER), np.uint8)
+        out[: len(COPY_HEADER)] = np.frombuffer(COPY_HEADER, np.uint8)
+        rows = out[len(COPY_HEADER) :]
+        end = len(COPY_HEADER) + pack_status(slots, self._id_bytes, self._id_start, times, numbers, rows)
         out[end : end + 2] = 0xFF
         return out.data[: end + 2]
 
@@ -201,7 +251,13 @@ def warm() -> None:
     """Compile the kernels (``python -m telemetry.warm``)."""
     devices = Devices(["a"])
     pings = Pings.of(devices, device=[0], fix_time_us=[0])
-    PingPacker().pack(pings, np.zeros(1, np.uint16), np.zeros(1, np.bool_), 0, 0)
+    packer, marks = PingPacker(), np.zeros(1, np.uint16)
+    packer.pack(pings, marks, np.zeros(1, np.bool_), 0, 0)
+    times, numbers = np.full((1, TIMES), NO_TIME), np.zeros((1, NUMBERS), np.int32)
+    columns = [getattr(pings, name) for name in NOTED]
+    arguments = (*columns, marks, 0, times, numbers, np.zeros(1, np.bool_))
+    note_newest(*arguments)
+    packer.pack_status(devices, np.zeros(1, np.int64), times, numbers)
     # the rows that are read have other columns than those that are written: one of NULLs
     row = bytes([0, len(_READ) + 1, 0, 0, 0, 1, 97]) + b"\xff" * 4 * len(_READ)
     unpack([COPY_HEADER, row, COPY_TRAILER], devices)

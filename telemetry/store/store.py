@@ -139,7 +139,7 @@ class Store:
         """
         devices = Devices() if devices is None else devices
         for past in shares.replayed(self._link, share, after_batch, devices):
-            self._board.note(self._packer, past.pings, past.marks)
+            self._board.note(past.pings, past.marks)
             yield past
 
     def confirm_epoch(self, share: int, epoch: int) -> None:
@@ -166,29 +166,31 @@ class Store:
         """
         admitted = batch.admitted
         order = self._packer.order(admitted.pings)
-        data = self._packer.pack(
-            admitted.pings, admitted.marks, admitted.judged, batch.share, batch.number, order
-        )
-        self._board.note(self._packer, admitted.pings, admitted.marks, order)
+        self._board.note(admitted.pings, admitted.marks)
         now_us = self._now_us()
         with self._link.use(f"committing batch {batch.number} of share {batch.share}") as connection:
             layout = self._layout_of(connection)
             self._make_days(connection, layout, batch, now_us)
             try:
-                self._write(connection, batch, data, now_us)
+                self._write(connection, batch, order, now_us)
             except pg.CheckViolation:  # somebody dropped a day that was there
                 layout.forget()
                 self._make_days(connection, layout, batch, now_us)
-                self._write(connection, batch, data, now_us)
+                self._write(connection, batch, order, now_us)
 
-    def _write(self, connection: Connection[Any], batch: Batch, data: memoryview, now_us: int) -> None:
+    def _write(
+        self, connection: Connection[Any], batch: Batch, order: NDArray[np.int64], now_us: int
+    ) -> None:
         admitted, now = batch.admitted, moment(now_us)
         with connection.transaction(), connection.cursor() as cursor:
             if not shares.advance(cursor, batch.share, batch.epoch, batch.number):
                 return
             if len(admitted.pings):
                 with cursor.copy(_COPY_PINGS) as copy:
-                    copy.write(data)
+                    for piece in self._packer.pieces(
+                        admitted.pings, admitted.marks, admitted.judged, batch.share, batch.number, order
+                    ):
+                        copy.write(piece)
             if any(len(decided.transitions) for decided in batch.decided):
                 write_transitions(cursor, batch)
             if any(len(decided.violations) for decided in batch.decided):
@@ -284,6 +286,25 @@ class Store:
         if before_batch is not None:
             wanted &= stored.batch < before_batch
         return stored.pings.take(wanted)
+
+    def histories(
+        self,
+        devices: Devices,
+        slots: NDArray[np.int32],
+        from_us: NDArray[np.int64],
+        to_us: NDArray[np.int64],
+        *,
+        before_batch: int,
+    ) -> Pings:
+        """The judged pings of several devices, each with from <= fix time < to, by device and time.
+
+        slots          : int32 (m,)  devices
+        from_us, to_us : int64 (m,)
+        before_batch   : leave out what that batch of its share and later ones brought
+        """
+        with self._link.use(f"reading the history of {len(slots)} devices") as connection:
+            stored = lookups.between_each(connection, devices, slots, from_us, to_us)
+        return stored.pings.take(stored.judged & (stored.batch < before_batch))
 
     # --- deciding again -------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
 from numba import njit
 
 from geofence.units import NO_ACCURACY, NO_FIX, NO_SEQ, UNKNOWN_I16, UNKNOWN_U8, UNKNOWN_U16
@@ -26,13 +27,17 @@ _HASH_PRIME: Final = 0x100000001B3
 
 @njit(nogil=True, cache=True, inline="always")
 def _put(out, at, value, width):
-    """Write a field of ``width`` bytes at ``at``; gives where the next one goes."""
-    out[at] = 0
-    out[at + 1] = 0
-    out[at + 2] = 0
-    out[at + 3] = width
+    """Write a field of ``width`` bytes at ``at``; gives where the next one goes.
+
+    The index is unsigned: a signed one may count from the end, and to ask that of every byte takes four times
+    as long as to write it.
+    """
+    first = np.uintp(at)
+    for k in range(3):
+        out[first + np.uintp(k)] = 0
+    out[first + np.uintp(3)] = width
     for k in range(width):
-        out[at + 4 + k] = (value >> (8 * (width - 1 - k))) & 0xFF
+        out[first + np.uintp(4 + k)] = (value >> (8 * (width - 1 - k))) & 0xFF
     return at + 4 + width
 
 

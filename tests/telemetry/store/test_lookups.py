@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import psycopg
 
-from geofence import NO_FIX, NO_SEQ, Devices, Ruleset
+from geofence import COLUMNS, NO_FIX, NO_SEQ, Devices, Ruleset
 from telemetry.columns import AlertChange, Outgoing
+from telemetry.store import lookups
 from telemetry.store.rows import moment
 from tests.telemetry.store.batches import DAY_US, DOCUMENT, NOW_US
 
@@ -92,6 +93,47 @@ def test_history_is_complete_and_in_order(store, make):
     earlier = store.history("a17", -(2**63), 2**63 - 1, devices, judged_only=True, before_batch=2)
     assert sorted(earlier.seq) == sorted(first.seq[judged])
     assert set(earlier.device) == {1}
+
+
+def test_histories_of_many_devices_are_those_of_each(store, make):
+    rng = np.random.default_rng(7)
+    ids = [f"d{i}" for i in range(9)]
+    for _ in range(3):
+        some = rng.choice(ids, 200).tolist()
+        times_us = NOW_US - rng.integers(0, 3 * DAY_US, 200)
+        pings = make.pings(*some, fix_time_us=times_us, seq=rng.permutation(200))
+        store.commit(make.batch(pings, judged=rng.random(200) < 0.8))
+    devices = Devices(reversed(ids))
+    slots = devices.slots(ids[2:7])
+    from_us = NOW_US - rng.integers(DAY_US, 3 * DAY_US, 5)
+    to_us = from_us + DAY_US
+    together = store.histories(devices, slots, from_us, to_us, before_batch=3)
+    for slot, begin, end in zip(slots, from_us, to_us, strict=True):
+        alone = store.history(devices.ids[slot], begin, end, devices, judged_only=True, before_batch=3)
+        assert len(alone) > 0
+        of_it = together.take(together.device == slot)
+        for name, _, _ in COLUMNS:
+            np.testing.assert_array_equal(getattr(of_it, name), getattr(alone, name))
+    assert set(together.device) == set(slots)
+
+
+def test_histories_are_looked_up_by_device_in_the_days_asked(store, make, query, database_url):
+    ids = [f"d{i}" for i in range(200)]
+    for day in range(5):
+        store.commit(make.batch(make.pings(*ids, fix_time_us=NOW_US - day * DAY_US)))
+    text = lookups._BETWEEN_EACH.removeprefix("\nCOPY (").rpartition(") TO STDOUT")[0]
+    asked = [NOW_US - 2 * DAY_US - 5], [NOW_US - 2 * DAY_US + 5]
+    values = {
+        "ids": ids[:1],
+        "from": [moment(asked[0][0])],
+        "to": [moment(asked[1][0])],
+        "first": moment(asked[0][0]),
+        "last": moment(asked[1][0]),
+    }
+    with psycopg.ClientCursor(psycopg.connect(database_url)) as cursor:
+        plan = "\n".join(line for (line,) in cursor.execute("EXPLAIN " + text, values).fetchall())
+    assert plan.count("Index") >= 1
+    assert "Seq Scan" not in plan
 
 
 def test_rules_are_numbered_and_come_back_equal(store, query):
