@@ -19,7 +19,6 @@ import uvicorn
 
 from geofence import GeofenceError, Ruleset
 from telemetry import warm
-from telemetry.access.door import Door
 from telemetry.api.app import create_app
 from telemetry.channels.dispatch import Dispatch
 from telemetry.commander import Commander
@@ -284,17 +283,16 @@ class Up:
 
     def _start_http(self, listener: socket.socket, database_url: str) -> None:
         settings = self.settings
-        reader = Reader(database_url)
-        loopback = settings.http_is_loopback
         app = create_app(
-            reader,
+            Reader(database_url),
             EngineHealth(self),
             zones_read_only=self.settings.rules is not None,
             version=version("ringfence"),
             tile_url=self.settings.tile_url,
             allowed_hosts=_allowed_hosts(settings),
-            door=Door(reader.gate, loopback=loopback, session_s=settings.session_hours * 3600),
-            reason_needed=settings.require_reason and not loopback,
+            loopback=settings.http_is_loopback,
+            session_s=settings.session_hours * 3600,
+            reason_needed=settings.require_reason and not settings.http_is_loopback,
         )
         config = uvicorn.Config(
             app,
