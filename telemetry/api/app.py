@@ -57,7 +57,8 @@ def create_app(
     version: str,
     tile_url: str | None = None,
     allowed_hosts: Sequence[str] = (),
-    door: Door | None = None,
+    loopback: bool = True,
+    session_s: float = 12 * 3600.0,
     reason_needed: bool = False,
 ) -> FastAPI:
     """The application, not yet running: its lifespan opens and closes ``reader`` on the server's event loop.
@@ -65,7 +66,8 @@ def create_app(
     zones_read_only : zones and rules come from files
     tile_url        : raster tiles under the console's map, as https://…/{z}/{x}/{y}.png
     allowed_hosts   : names besides loopback ones that a reverse proxy may pass as Host
-    door            : who is let in; left out: one for loopback, which is open until there is an account
+    loopback        : it can be reached from this machine alone: nobody logs in until somebody can
+    session_s       : how long a log-in of a browser lasts
     reason_needed   : a look at a person's track or record must say why
 
     ``app.state.hub.close_soon()`` ends the live streams, from any thread; call it before the server is told
@@ -97,10 +99,10 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.hub = hub
-    door = Door(reader.gate) if door is None else door
+    door = Door(reader.gate, loopback=loopback, session_s=session_s)
     app.state.looking = Looking(reader.gate, needs_reason=reason_needed)
     app.add_middleware(
-        Guard, door=door, allowed_hosts=allowed_hosts, any_address=not door.loopback, tile_url=tile_url
+        Guard, door=door, allowed_hosts=allowed_hosts, any_address=not loopback, tile_url=tile_url
     )
     problems.install(app)
     for routes in (
