@@ -9,11 +9,11 @@ import msgspec
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["Latitude", "Longitude", "Moment", "Unreadable", "read", "scaled", "time_us"]
+__all__ = ["Latitude", "Longitude", "Moment", "Unreadable", "read", "scaled", "time_us", "times_us", "whole"]
 
 MAX_TIME_MS: Final = 253_402_300_799_999  # the year 9999
 MAX_TIME_S: Final = MAX_TIME_MS // 1000
@@ -80,8 +80,26 @@ def time_us(moment: datetime | float) -> int:
     return moment * 1000 if isinstance(moment, int) else round(moment * 1000)
 
 
+def times_us(moments: Sequence[datetime | float]) -> NDArray[np.int64]:
+    """``time_us`` of many."""
+    if set(map(type, moments)) == {datetime}:
+        seconds = np.array([moment.timestamp() for moment in moments])  # type: ignore[union-attr]  # just looked
+        # Below 2**32 s a double is off by at most 2**-22 s and the product by 2**-3 us: 0.37 us together, so
+        # the nearest whole microsecond is the right one.
+        if (np.abs(seconds) < 1 << 32).all():
+            return np.rint(seconds * 1e6).astype(np.int64)
+    return np.array([time_us(moment) for moment in moments], np.int64)
+
+
 def scaled(values: Iterable[float | None], scale: float, unknown: int, dtype: str) -> NDArray[Any]:
     """Numbers as integers of ``1 / scale``: nearest, ties to even; None becomes ``unknown``."""
-    given = np.array([np.nan if value is None else value for value in values], np.float64)
+    given = np.array(values if isinstance(values, list) else list(values), np.float64)  # None becomes NaN
     with np.errstate(invalid="ignore"):
         return np.where(np.isnan(given), unknown, np.rint(given * scale)).astype(dtype)
+
+
+def whole(values: Sequence[int | None], unknown: int, dtype: str) -> NDArray[Any]:
+    """Whole numbers as they are; None becomes ``unknown``."""
+    if None in values:
+        values = [unknown if value is None else value for value in values]
+    return np.array(values, dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from datetime import UTC, datetime, timedelta
 from hashlib import blake2s
 
 import numpy as np
@@ -15,6 +16,7 @@ from geofence import Devices
 from geofence.pings import COLUMNS, SOURCES, STATUS_NAMES
 from telemetry.columns import MARK_TAG_WRONG, MARK_TOPIC_MISMATCH
 from telemetry.formats import decode
+from telemetry.formats.reading import time_us, times_us
 from telemetry.mqtt.oversize import Oversize
 from telemetry.mqtt.topics import Topics
 
@@ -23,6 +25,7 @@ STATUS, RESULTS, CHECKINS = (PINGS.replace("pings", leaf) for leaf in ("status",
 OWNTRACKS = "owntracks/ada/phone"
 TRACCAR, TELTONIKA, LWM2M = "traccar/482915", "fleet/350424064018000/data", "lwm2m/urn-imei-35042/6"
 TIME_MS = 1_795_507_200_123
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 KEY = bytes(range(32))
 fixtures_ok = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -467,3 +470,17 @@ def test_what_is_set_aside_is_set_aside_again_when_published_again(payload, mess
         again = decode(messages_of([(reject.topic, reject.payload)]), Devices(), no_key)
         assert len(again.pings) == 0
         assert len(again.rejects) >= 1
+
+
+@given(
+    moments=st.lists(
+        st.integers(0, 253_402_300_799_999_999).map(lambda us: EPOCH + timedelta(microseconds=us)),
+        min_size=1,
+        max_size=50,
+    )
+)
+@settings(deadline=None)
+def test_times_of_many_are_exact_to_the_microsecond(moments):
+    assert times_us(moments).tolist() == [time_us(moment) for moment in moments]
+    early = [moment.replace(year=1970 + moment.year % 130, day=1) for moment in moments]
+    assert times_us(early).tolist() == [time_us(moment) for moment in early]
