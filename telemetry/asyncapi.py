@@ -12,6 +12,8 @@ from typing import Any, Final, Literal
 import msgspec
 
 from telemetry.alerts.events import CHANGES, EVENT_TYPE, AlertEvent
+from telemetry.channels.home_assistant import DeviceState
+from telemetry.channels.owntracks import Transition
 from telemetry.formats import json_v1, notices
 
 __all__ = ["Command", "Heartbeat", "document"]
@@ -60,6 +62,8 @@ _TEXTS: Final = {
     "checkins": "The result of a telephone, app or button check-in",
     "alerts": "Each step of an alert. Retained while it is open or acknowledged; an empty message clears it",
     "engine": "Heartbeat of a share",
+    "owntracksEvents": "With `owntracks_transitions`: entering and leaving",
+    "homeAssistant": "With `home_assistant`: what the sensor shows; discovery is below the setting's prefix",
     "owntracks": "The phone app OwnTracks; the device's id is user-device",
 }
 
@@ -83,7 +87,9 @@ def document() -> dict[str, Any]:
             "channel": {"$ref": f"#/channels/{name}"},
             "summary": f"written by the {writer}",
             "messages": [{"$ref": f"#/channels/{name}/messages/{m}"} for m in names],
-            "bindings": {"mqtt": {"qos": 1, "retain": name in {"status", "alerts", "engine"}}},
+            "bindings": {
+                "mqtt": {"qos": 1, "retain": name in {"status", "alerts", "engine", "homeAssistant"}}
+            },
         }
 
     for leaf, (writer, _retain, names) in _DEVICE_LEAVES.items():
@@ -114,12 +120,26 @@ def document() -> dict[str, Any]:
         "device",
         ("owntracksLocation",),
     )
+    add(
+        "owntracksEvents",
+        "owntracks/ringfence/{device_id}/event",
+        {"device_id": _DEVICE},
+        "engine",
+        ("owntracksTransition",),
+    )
+    add(
+        "homeAssistant",
+        f"{ROOT}/home_assistant/{{device_id}}/state",
+        {"device_id": _DEVICE},
+        "engine",
+        ("deviceState",),
+    )
     return {
         "asyncapi": "3.0.0",
         "info": {
             "title": "Ringfence",
             "version": "1",
-            "description": "The MQTT topics of Ringfence. The root `ringfence/v1` is the setting `mqtt_root`.",
+            "description": "The MQTT topics. Their root `ringfence/v1` is the setting `mqtt_root`.",
             "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
         },
         "defaultContentType": "application/json",
@@ -162,6 +182,8 @@ def _messages() -> dict[str, Any]:
             "payload": {"type": "null"},
         },
         "heartbeat": of("Heartbeat", "watermark, lag and rate"),
+        "owntracksTransition": of("Transition", "a device entered or left a zone"),
+        "deviceState": of("DeviceState", "whether a device has an alert that is to be dealt with"),
         "owntracksLocation": {
             "summary": "OwnTracks location; other types are passed over",
             "payload": {"type": "object", "required": ["_type"], "properties": {"_type": {"type": "string"}}},
@@ -179,6 +201,8 @@ def _schemas() -> dict[str, Any]:
         "AlertEvent": AlertEvent,
         "Command": Command,
         "Heartbeat": Heartbeat,
+        "Transition": Transition,
+        "DeviceState": DeviceState,
     }
     found, parts = msgspec.json.schema_components(kinds.values(), ref_template="{name}")
     schemas: dict[str, Any] = {}

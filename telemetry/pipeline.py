@@ -14,6 +14,7 @@ import numpy as np
 
 from geofence import TRANSITION_KINDS, VIOLATION_CHANGES, Decided, Pings
 from telemetry.alerts.events import alert_event
+from telemetry.channels.owntracks import transition_messages
 from telemetry.columns import MARK_LATE, Admitted, AlertChange, Batch, Messages, Outgoing, Tick
 from telemetry.formats import decode as decode_payloads
 from telemetry.metrics import Stopwatch
@@ -83,6 +84,9 @@ def raise_alerts(share: Share, work: Work) -> None:
     """Say what operators must learn."""
     now_us = share.now_us()
     for decided in work.decided:
+        if share.tells_transitions:
+            assert work.admitted is not None
+            work.outgoing += transition_messages(decided, work.admitted.pings, share.engine.effective_us)
         for change, row in share.tracker.follow(decided):
             work.alerts.append(change)
             work.outgoing.append(

@@ -81,6 +81,7 @@ class Share:
     ) -> None:
         self.number = settings.share
         self.mqtt_root, self.formats = settings.mqtt_root, settings.formats
+        self.tells_transitions = settings.owntracks_transitions
         self.metrics = metrics
         self.wake_notifier = wake_notifier
         self.problem: str | None = "the share is restoring its state"

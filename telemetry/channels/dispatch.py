@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from telemetry.alerts.notifier import Notifier
 from telemetry.channels.channel import Courier
+from telemetry.channels.home_assistant import HomeAssistant
 from telemetry.channels.mail import Mail
 from telemetry.channels.meter import Meter
 from telemetry.channels.watch import EscalationWatch
@@ -48,6 +49,12 @@ class Dispatch:
         channels: list[Channel] = [Webhook(webhook) for webhook in settings.webhooks]
         if settings.email is not None:
             channels.append(Mail(settings.email))
+        if settings.home_assistant is not None:
+            channels.append(
+                HomeAssistant(
+                    settings.home_assistant, settings.mqtt_root, settings.share, session, self._desk()
+                )
+            )
         self._workers: list[Worker] = [Notifier(self._desk(), session, metrics)]
         self._workers += [Courier(channel, self._desk(), metrics) for channel in channels]
         self._workers += [_Ear(self._desk(), self.wake), Meter(self._desk(), metrics)]

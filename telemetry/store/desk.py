@@ -103,6 +103,12 @@ class Desk:
         with self._link.use("counting what channels owe") as connection:
             return deliveries.backlogs(connection)
 
+    def live_alerts(self, device_id: str) -> tuple[int, str | None, str | None]:
+        """How many of its alerts are to be dealt with and not quiet; severity and sentence of the worst."""
+        with self._link.use("looking at a device's alerts") as connection:
+            row = connection.execute(_LIVE_ALERTS, (device_id,)).fetchone()
+        return (0, None, None) if row is None else (row[0], row[1], row[2])
+
     # --- time -----------------------------------------------------------------------------------
 
     def act_on_time(self, policy: Callable[[], EscalationPolicy]) -> tuple[int, bool]:
@@ -139,3 +145,10 @@ class Desk:
                 self._listening = connection
                 return True
             return any(True for _ in connection.notifies(timeout=timeout_s, stop_after=1))
+
+
+_LIVE_ALERTS: Final = """
+SELECT count(*) OVER (), severity, sentence FROM alerts
+WHERE device_id = %s AND state IN ('open', 'acknowledged') AND suppression_id IS NULL
+ORDER BY array_position(ARRAY['critical', 'high', 'low', 'info'], severity), alert_id DESC LIMIT 1
+"""

@@ -372,7 +372,8 @@ class Reader(RulesEditing, Commanding, Believing, AlertWork):
 
 
 _OUTBOX: Final = """
-SELECT id, payload, created_time FROM outbox WHERE id > %(after)s{mine} ORDER BY id LIMIT %(limit)s
+SELECT id, payload, created_time FROM outbox WHERE id > %(after)s AND alert_id <> 0{mine}
+ORDER BY id LIMIT %(limit)s
 """
 
 

@@ -47,6 +47,7 @@ def test_every_topic_is_in_it(written):
     values = {"lane": "8d", "device_id": "a17", "severity": "high", "alert_id": "7", "share": "0"}
     topics = {device_topic(root, "a17", leaf) for leaf in (*_LEAVES, "commands")}
     topics |= {alert_topic(root, "high", "a17", "7"), json_topic(), "owntracks/u/d"}
+    topics |= {"owntracks/ringfence/a17/event", "ringfence/v1/home_assistant/a17/state"}
     assert {address.format(user="u", device="d", **values) for address in addresses} == topics
 
 
