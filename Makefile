@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 BENCH_STAMP := $(VENV)/.bench-ready
 
-.PHONY: setup run test kills lint bench lock clean
+.PHONY: setup run test kills differential lint bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -34,6 +34,9 @@ test: $(STAMP) lint ## lint, then every test that needs nothing but this reposit
 
 kills: $(STAMP) ## SIGKILL engine, database and broker under load, 500 times (about an hour; KILLS=n)
 	@RINGFENCE_KILLS=$(or $(KILLS),500) $(BIN)/python -m pytest tests/end_to_end/test_kills.py -s
+
+differential: $(STAMP) ## compare covering with two oracles on 100 million pairs (some minutes; PAIRS=n)
+	@$(BIN)/python -m tests.geofence.differential --pairs $(or $(PAIRS),100000000)
 
 lint: $(STAMP) ## ruff, mypy --strict, import-linter
 	@$(BIN)/ruff check .
