@@ -13,8 +13,10 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any, Final
 
 from geofence import Ruleset, to_rfc3339
+from telemetry.access.scope import document_for
 from telemetry.api.reader import Edited, Page, VersionRow
 from telemetry.store import rulesets
+from telemetry.store.caseload import CASELOAD
 from telemetry.store.cursors import read_cursor, write_cursor
 from telemetry.store.errors import RulesConflict, RulesScheduled, RulesTooSoon
 from telemetry.store.link import Link
@@ -139,7 +141,11 @@ class RulesEditing:
                 cursor = await connection.execute(rulesets.IN_FORCE_SQL, (moment(time.time_ns() // 1000),))
             else:
                 cursor = await connection.execute(rulesets.LOAD_SQL, (version,))
-            return rulesets.load(await cursor.fetchone())
+            found = rulesets.load(await cursor.fetchone())
+        if found is None:
+            return None
+        number, document, effective_us = found
+        return number, document_for(CASELOAD.get(), document), effective_us
 
     async def version_before(self, version: int) -> int | None:
         """The version before this one; None: it is the first."""
