@@ -1,8 +1,7 @@
 """Covering against shapely and against integers, for as long as one likes.
 
-``make differential``, or ``python -m tests.geofence.differential --pairs 100000000``, compares that many pairs
-of ping and zone and prints what it found; the first disagreement ends it, with the seed that shows it. A bounded
-run is one of the tests.
+``make differential`` compares 100 million pairs of ping and zone (``--pairs`` says how many) and prints what
+it found; the first disagreement ends it, with the seed that shows it. A bounded run is one of the tests.
 """
 
 from __future__ import annotations
