@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from fastapi import APIRouter, Body, Header, Path, Query, Response
 
 from geofence import RuleError, ZoneError
+from telemetry.access.scope import changes_own_leaves_alone
 from telemetry.access.who import Permission, Who
 from telemetry.api import edits
 from telemetry.api.edit_shapes import EditOutcome, EditQuery, LeaveGrant, NewVersion, outcome_of
@@ -78,6 +79,13 @@ def editing_routes(reader: Reader, *, read_only: bool) -> APIRouter:
 
         def noted(document: dict[str, Any]) -> dict[str, Any]:
             tried.update(change(document))
+            if who.groups is not None and not changes_own_leaves_alone(who.groups, document, tried):
+                raise Problem(
+                    403,
+                    "not-permitted",
+                    f"{who.name} has a caseload, and the leave is about somebody outside of it",
+                    "ask somebody whose caseload the person is in",
+                )
             odd = edits.check_json(tried)
             if odd:
                 raise _invalid(odd)
