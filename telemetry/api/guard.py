@@ -170,8 +170,7 @@ class Guard:
         try:
             problem = self._objection(scope, headers) or await self._identify(scope, headers)
             if problem is not None:
-                extra = _retry_after(problem)
-                await problem_response(problem, extra)(scope, receive, send_with_headers)
+                await problem_response(problem)(scope, receive, send_with_headers)
                 return
             await self._app(scope, _bounded(receive, _most_bytes(scope["path"])), send_with_headers)
         except _HeadAnswered:
@@ -254,12 +253,6 @@ def too_large(most_bytes: int) -> Problem:
         f"the request's body has more than {most_bytes} bytes",
         "send less at once: zones one by one, for instance",
     )
-
-
-def _retry_after(problem: Problem) -> dict[str, str]:
-    if problem.status == 429:
-        return {"Retry-After": str(max(round(problem.more["wait_s"]), 1))}
-    return {"WWW-Authenticate": 'Bearer realm="ringfence"'} if problem.status == 401 else {}
 
 
 def _most_bytes(path: str) -> int:

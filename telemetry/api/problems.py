@@ -139,6 +139,10 @@ def problem_response(problem: Problem, headers: dict[str, str] | None = None) ->
     headers = dict(headers or {})
     if problem.status == 503:
         headers.setdefault("Retry-After", str(RETRY_AFTER_S))
+    elif problem.status == 429:
+        headers.setdefault("Retry-After", str(max(round(problem.more.get("wait_s", 1)), 1)))
+    elif problem.status == 401:
+        headers.setdefault("WWW-Authenticate", 'Bearer realm="ringfence"')
     return Response(msgspec.json.encode(document), problem.status, headers, PROBLEM_JSON)
 
 
