@@ -181,7 +181,18 @@ class _Builder:
             if 2 * records > len(table):
                 table = nodes.rehash(table, 1 << (4 * records).bit_length())
             words, used = nodes.settle(
-                level.entries, level.begins, level.where, divided, level.pool, c.edges, words, used, table
+                level.entries,
+                level.begins,
+                level.where,
+                divided,
+                level.pool,
+                c.edges,
+                c.reach_mm,
+                c.levels,
+                c.zone_level,
+                words,
+                used,
+                table,
             )
             if not divided.any():
                 break

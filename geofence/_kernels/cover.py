@@ -19,7 +19,7 @@ from numba import njit
 from geofence._kernels.exact import OUTSIDE, locate, side
 from geofence._kernels.geodesy import arc_m, ecef, to_mm
 from geofence._kernels.lists import CHAIN, MIXED, NODE, NODE_BITS
-from geofence._kernels.raster import CIRCLE, EDGES
+from geofence._kernels.raster import ASK, CIRCLE
 from geofence._kernels.tree import STACK, nearest_chord
 
 __all__ = ["cover", "parity"]
@@ -95,7 +95,21 @@ def _mixed(
         kind = words[at] & 3
         at += 1
         hit = False
-        if kind != CIRCLE:
+        if not known and (kind == CIRCLE or kind == ASK):
+            px, py, pz = ecef(float(x), float(y))
+            known = True
+        if kind == CIRCLE:
+            # what chord_to_piece2 would find, without looking for the centre's sphere
+            i = words[at]
+            reach = words[at + 1]
+            at += 2
+            qx = spheres[i, 0]
+            qy = spheres[i, 1]
+            qz = spheres[i, 2]
+            d = math.sqrt((px - qx) * (px - qx) + (py - qy) * (py - qy) + (pz - qz) * (pz - qz))
+            # an arc is no shorter than its chord: most of those beyond are done here
+            hit = 1000.0 * d <= reach + 1.0 and to_mm(arc_m(d)) <= reach
+        else:
             n = words[at] >> 1
             state = np.int64(words[at] & 1)
             at += 1
@@ -105,10 +119,7 @@ def _mixed(
             elif n < 0:
                 state = locate(edges, zone_edge[zone], zone_edge[zone + 1], x, y)
             hit = state != OUTSIDE
-        if not hit and kind != EDGES and reach_mm[zone] > 0:
-            if not known:
-                px, py, pz = ecef(float(x), float(y))
-                known = True
+        if not hit and kind == ASK and reach_mm[zone] > 0:
             chord = nearest_chord(
                 pieces,
                 zone_piece[zone],

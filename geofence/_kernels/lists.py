@@ -13,8 +13,8 @@ CHAIN  one line of edges crosses the cell, be it the border of one zone or of se
        cut off from it by an odd number of edges is "flipped"
 MIXED  several borders: the place of the set that covers the cell anyway, how many entries, and these in order
        of zone. Each begins with zone << 2 | kind. EDGES and ASK go on with edges << 1 | state of the
-       reference, and if there are edges with its x, its y, and the edges, turned likewise; CIRCLE has
-       nothing more
+       reference, and if there are edges with its x, its y, and the edges, turned likewise; CIRCLE with the
+       number of its centre in the border tree's spheres, and its radius in mm
 
 Equal records are stored once. A record of one edge holds nothing of the cell, so an edge costs 32 bytes
 however many cells it crosses.

@@ -205,13 +205,14 @@ def _chain(entries, first, last, pool, edges, zones, made, words, used, table):
 
 
 @njit(cache=True, nogil=True)
-def settle(entries, begins, where, divided, pool, edges, words, used, table):
+def settle(entries, begins, where, divided, pool, edges, reach_mm, levels, zone_level, words, used, table):
     """Write the words of the cells of a level.
 
     entries, begins : int64, as sort_entries made them
     where           : int64 (s,)   the place of each cell's word
     divided         : bool (s,)    cells to leave out
     pool            : int32        the edges of entries, by number
+    reach_mm .. zone_level : of zones, see divide
     words, used     : int32 (w,), and how many are used; written
     table           : of records, see rehash; it has room for 4 more for each cell; written
 
@@ -260,7 +261,11 @@ def settle(entries, begins, where, divided, pool, edges, words, used, table):
                 continue
             made[at] = (entries[i, 1] << 2) | kind
             at += 1
-            if kind != CIRCLE:
+            if kind == CIRCLE:
+                made[at] = levels[zone_level[entries[i, 1]]]
+                made[at + 1] = reach_mm[entries[i, 1]]
+                at += 2
+            else:
                 made[at] = (entries[i, 4] << 1) | entries[i, 5]
                 at += 1
                 if entries[i, 4] > 0:

@@ -42,6 +42,7 @@ def _in_record(words, at, zone, x, y):
         if kind == CIRCLE:
             if number == zone:
                 return MUST_ASK
+            at += 2
             continue
         n = words[at] >> 1
         if number == zone:

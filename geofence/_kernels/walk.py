@@ -118,7 +118,9 @@ def walk_tracks(ax, ay, bx, by, words, kx, ky, col0, row0, cols, rows):
                                 track, zone, used = _add(track, zone, used, t, words[at] >> 2)
                                 kind = words[at] & 3
                                 at += 1
-                                if kind != CIRCLE:
+                                if kind == CIRCLE:
+                                    at += 2
+                                else:
                                     n = words[at] >> 1
                                     at += 1
                                     if n > 0:
