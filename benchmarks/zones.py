@@ -26,9 +26,14 @@ def run(*, quick: bool) -> list[dict[str, Any]]:
     rows = []
     rounds = 3 if quick else 7
     rows += _covering(worksets.city(SEED, ours_n), peers_n, rounds)
-    rows += _covering(worksets.tessellation(SEED, ours_n), peers_n, rounds)
+    rows += _covering(worksets.counties(SEED, ours_n), peers_n, rounds)
     # Half a millisecond a ping in GEOS: the same rate on fewer of them.
-    rows += _covering(worksets.one_large(SEED, ours_n), peers_n // 20, rounds)
+    rows += _covering(worksets.one_coast(SEED, ours_n), peers_n // 20, rounds)
+    rows += _covering(worksets.wild_city(SEED, ours_n), peers_n, rounds)
+    rows += _covering(worksets.one_burst(SEED, ours_n), peers_n // 20, rounds)
+    real = worksets.charlotte(SEED, ours_n)
+    if real is not None:
+        rows += _covering(real, peers_n, rounds)
     rows += _near(worksets.city(SEED, ours_n // 4), peers_n // 4, rounds=3 if quick else 5)
     return rows
 
