@@ -360,7 +360,8 @@ class Engine:
             more[name] = value[recorded]
         more["kind"] = CROSS
         asked = self.plan.rules["open_log_odds"][crosses["rule"]]
-        enough = np.array([confidence_ppm(log_odds) for log_odds in asked.tolist()], np.int32)
+        lines, of = np.unique(asked, return_inverse=True)
+        enough = np.array([confidence_ppm(log_odds) for log_odds in lines.tolist()], np.int32)[of]
         more["confidence_ppm"] = enough[recorded]
         transitions = np.concatenate((transitions, more))
         transitions = transitions[np.lexsort((transitions["confirmed_us"], transitions["device"]))]

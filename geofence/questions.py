@@ -24,6 +24,7 @@ from geofence.boxes import boxes_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from geofence.block import Block
     from geofence.pings import Pings
     from geofence.plan import Plan
     from geofence.state import State
@@ -87,9 +88,9 @@ class Questions:
         )
         own_start = np.empty(n + 1, np.int64)
         own_mm = self._own_distances(pings, bits, error_mm, own_start, state)
-        hit_start, hit_zone, hit_mm = self._reach(pings, bits, error_mm)
+        hit_start, hit_zone, hit_mm = hits = self._reach(pings, bits, error_mm)
         tracks = (bits, error_mm, from_lon, from_lat, gap_us)
-        cut_start, cut_zone = self._cuts(pings, tracks, hit_start, hit_mm, state)
+        cut_start, cut_zone = self._cuts(pings, tracks, hits, state)
         return Batch(
             pings.device,
             pings.fix_time_us,
@@ -108,7 +109,7 @@ class Questions:
             own_start,
             own_mm,
             hit_start,
-            hit_zone,
+            self.plan.shared[hit_zone],
             hit_mm,
             cut_start,
             cut_zone,
@@ -121,19 +122,9 @@ class Questions:
         tracks_touch_circles(*tracks, ping, zone, self._boxes, touch)
         drawn = np.flatnonzero(self._number[zone] >= 0)
         if len(drawn):
-            block = self._drawn
-            found = np.empty(len(drawn), np.bool_)
-            tracks_touch(
-                *tracks,
-                ping[drawn],
-                self._number[zone[drawn]].astype(np.int64),
-                block.columns.for_distance,
-                block.columns.boxes,
-                block.columns.poles,
-                block.sides.lookup,
-                found,
+            touch[drawn] = _touched(
+                self._drawn, tracks, ping[drawn], self._number[zone[drawn]].astype(np.int64)
             )
-            touch[drawn] = found
         return touch
 
     def _own_distances(
@@ -169,7 +160,7 @@ class Questions:
     def _reach(
         self, pings: Pings, bits: NDArray[np.uint8], error_mm: NDArray[np.int32]
     ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
-        """The shared zones in reach of each believed fix: offsets, zones, distances."""
+        """The shared zones in reach of each believed fix: offsets, their numbers in the block, distances."""
         n = len(pings)
         if not len(self._shared):
             return np.zeros(n + 1, np.int64), _NONE, _NONE
@@ -190,40 +181,66 @@ class Questions:
             ping, zone, distance = ping[order], zone[order], distance[order]
         starts = np.empty(n + 1, np.int64)
         starts_of(ping, starts)
-        return starts, self.plan.shared[zone], distance
+        return starts, zone, distance
 
     def _cuts(
         self,
         pings: Pings,
         tracks: tuple[NDArray[Any], ...],
-        hit_start: NDArray[np.int64],
-        hit_mm: NDArray[np.int32],
+        hits: tuple[NDArray[Any], ...],
         state: State,
     ) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """The shared zones that the straight track from the last believed fix touches: offsets, zones."""
         n = len(pings)
         starts = np.zeros(n + 1, np.int64)
-        if not len(self._shared):
+        block = self._shared
+        if not len(block):
             return starts, _NONE
-        plan = self.plan
         which = np.empty(n, np.int64)
-        count: int = tracks_in_question(
+        ping, zone = np.empty(len(hits[1]), np.int64), np.empty(len(hits[1]), np.int64)
+        long, short = tracks_in_question(
             pings.device,
             pings.lon_e7,
             pings.lat_e7,
             *tracks,
             self._longest_us,
-            hit_start,
-            hit_mm,
-            plan.reach_offset_mm,
+            *hits,
+            self.plan.reach_offset_mm,
             state.devices,
             which,
+            ping,
+            zone,
         )
-        if not count:
+        if not long + short:
             return starts, _NONE
-        which = which[:count]
-        track, zone = self._shared.crossing(
-            tracks[2][which], tracks[3][which], pings.lon_e7[which], pings.lat_e7[which]
-        )
-        starts_of(which[track], starts)
-        return starts, plan.shared[zone]
+        ping, zone, which = ping[:short], zone[:short], which[:long]
+        ends = (tracks[2], tracks[3], pings.lon_e7, pings.lat_e7)
+        touch = _touched(block, ends, ping, zone)
+        ping, zone = ping[touch], zone[touch]
+        if long:
+            track, crossed = block.crossing(*(column[which] for column in ends))
+            ping = np.concatenate((ping, which[track]))
+            zone = np.concatenate((zone, crossed))
+            order = np.argsort(ping, kind="stable")  # the pings of the two differ
+            ping, zone = ping[order], zone[order]
+        starts_of(ping, starts)
+        return starts, self.plan.shared[zone]
+
+
+def _touched(
+    block: Block, ends: tuple[NDArray[np.int32], ...], track: NDArray[np.int64], zone: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Whether track[i] touches zone[i] of the block. ends: longitudes and latitudes of a, then of b."""
+    touch = np.empty(len(track), np.bool_)
+    columns = block.columns
+    tracks_touch(
+        *ends,
+        track,
+        zone,
+        columns.for_distance,
+        columns.boxes,
+        columns.poles,
+        block.sides.lookup,
+        touch,
+    )
+    return touch

@@ -8,6 +8,7 @@ from numba import njit
 
 from geofence._kernels.evidence import weight_of
 from geofence._kernels.geodesy import ecef, sin_cos
+from geofence._kernels.options import PLAIN
 
 __all__ = [
     "FROM_NETWORK",
@@ -22,6 +23,7 @@ __all__ = [
     "believe",
     "find_late",
     "mark_runs",
+    "roughly_at_most_mm",
     "sort_order",
 ]
 
@@ -56,7 +58,7 @@ STATUS_MOVING = 1 << 3
 STATUS_BEACON = 1 << 4
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def sort_order(device, fix_time_us, boot, seq, count, order, scratch):
     """The order by (device, fix time, boot, seq), stable; True if two pings are equal in all four.
 
@@ -82,12 +84,13 @@ def sort_order(device, fix_time_us, boot, seq, count, order, scratch):
         end = begin + 1
         while end < n and device[order[end]] == d:
             end += 1
-        ties |= _sort_run(fix_time_us, boot, seq, order, scratch, begin, end)
+        if end - begin > 1:
+            ties |= _sort_run(fix_time_us, boot, seq, order, scratch, begin, end)
         begin = end
     return ties
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def _after(fix_time_us, boot, seq, a, b):
     if fix_time_us[a] != fix_time_us[b]:
         return fix_time_us[a] > fix_time_us[b]
@@ -96,7 +99,7 @@ def _after(fix_time_us, boot, seq, a, b):
     return seq[a] > seq[b]
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def _sort_run(fix_time_us, boot, seq, order, scratch, begin, end):
     """Merge sort, bottom up, of one device's pings; most runs are in order already and cost one look."""
     sorted_already = True
@@ -126,7 +129,7 @@ def _sort_run(fix_time_us, boot, seq, order, scratch, begin, end):
     return False
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def find_late(device, fix_time_us, boot, seq, devices, late):
     """Which pings (sorted) are not newer than what their device's state has judged.
 
@@ -148,7 +151,7 @@ def find_late(device, fix_time_us, boot, seq, devices, late):
     return n
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def mark_runs(device, starts):
     """Where each device's pings begin in a sorted column; returns how many devices.
 
@@ -178,6 +181,14 @@ def _apart(lon_a, lat_a, lon_b, lat_b, room_mm):
 
 
 @njit(cache=True, nogil=True)
+def roughly_at_most_mm(lon_a, lat_a, lon_b, lat_b):
+    """An upper bound of ``at_most_mm``, without sine or root: the two legs of the triangle; 1 for rounding."""
+    dlat = abs(int(lat_a) - int(lat_b))
+    dlon = abs(int(lon_a) - int(lon_b))
+    return E7_MM * float(dlat + min(dlon, TURN_E7 - dlon)) + 21.0
+
+
+@njit(cache=True, nogil=True)
 def at_most_mm(lon_a, lat_a, lon_b, lat_b):
     """An upper bound of the length of the straight track between two positions: quick, a little too long."""
     dlat = float(abs(int(lat_a) - int(lat_b)))
@@ -198,7 +209,7 @@ def _room_mm(elapsed_us, error_a, error_b):
     return SLACK * (error_a + error_b) + 1000.0 * MAX_SPEED_MPS * seconds
 
 
-@njit(cache=True, nogil=True)
+@njit(**PLAIN)
 def believe(
     device,
     fix_time_us,

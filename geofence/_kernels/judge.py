@@ -11,7 +11,17 @@ from __future__ import annotations
 from numba import njit
 
 from geofence._kernels.evidence import CLIP, confidence_ppm, moved, weight_of
-from geofence._kernels.fixes import FROM_NETWORK, FROZEN, HAS_FIX, JUMPED, NETWORK, TOO_GOOD, USED, at_most_mm
+from geofence._kernels.fixes import (
+    FROM_NETWORK,
+    FROZEN,
+    HAS_FIX,
+    JUMPED,
+    NETWORK,
+    TOO_GOOD,
+    USED,
+    at_most_mm,
+    roughly_at_most_mm,
+)
 from geofence._kernels.options import PLAIN
 from geofence._kernels.stretch import (
     NOTHING,
@@ -22,6 +32,7 @@ from geofence._kernels.stretch import (
     follow,
     reach_of,
     say,
+    settled,
     tell,
     wrong_mm,
 )
@@ -360,9 +371,11 @@ def begin_check_ins(world, d, t):
 
 
 @njit(**PLAIN)
-def _cross(said, batch, i, d, duty, rule, pair, bound_mm, distance_mm, sure, breaks):
+def _cross(said, batch, i, d, duty, rule, pair, distance_mm, sure, breaks):
     """Note that the track may have passed through the pair's zone."""
-    if not sure and pair.last_mm + distance_mm > bound_mm:
+    if not sure and pair.last_mm + distance_mm > at_most_mm(
+        batch.from_lon[i], batch.from_lat[i], batch.lon[i], batch.lat[i]
+    ):
         return
     k = said.count[2]
     row = said.crosses[k]
@@ -408,7 +421,8 @@ def _judge_own(world, said, batch, i, d, duty, rule, base):
     track = track and not batch.bits[i] & (NETWORK | FROM_NETWORK)
     bound_mm = 0.0
     if track:
-        bound_mm = at_most_mm(batch.from_lon[i], batch.from_lat[i], batch.lon[i], batch.lat[i])
+        bound_mm = roughly_at_most_mm(batch.from_lon[i], batch.from_lat[i], batch.lon[i], batch.lat[i])
+    gnss = source == 0
     others = 0  # zones of the rule that the wearer is not sure to have left
     for p in range(duty.first, duty.stop):
         others += world.pairs[p].state != WRONG
@@ -422,6 +436,11 @@ def _judge_own(world, said, batch, i, d, duty, rule, base):
         if used:
             distance_mm = batch.own_mm[base + p - row.pair]
             wrong = wrong_mm(rule, distance_mm)
+            if wrong < 0 and gnss and settled(pair) and not heard:
+                # nothing but a crossing can be said, and that not if the track is too short for it
+                if not track or pair.last_mm + distance_mm > bound_mm or distance_mm <= 0:
+                    pair.last_mm = distance_mm
+                    continue
             if not (heard and wrong > 0):
                 tell(pair, rule, wrong, error_mm, batch.weight[i], source)
         if heard:
@@ -430,6 +449,7 @@ def _judge_own(world, said, batch, i, d, duty, rule, base):
         found = follow(pair, rule, wrong, error_mm, t)
         if used:
             crossed = track and was_outside and pair.records | rule.crossing
+            crossed = crossed and pair.last_mm + distance_mm <= bound_mm
             if crossed and distance_mm > 0 and ((pair.state != WRONG) == (rule.sense > 0)):
                 _cross(
                     said,
@@ -439,7 +459,6 @@ def _judge_own(world, said, batch, i, d, duty, rule, base):
                     duty,
                     rule,
                     pair,
-                    bound_mm,
                     distance_mm,
                     False,
                     rule.crossing and _in_force(world, duty, t),
@@ -587,7 +606,7 @@ def _judge_chained(world, said, batch, i, d, u, duty, rule):
             for c in range(batch.cut_start[i], batch.cut_start[i + 1]):
                 if batch.cut_zone[c] == pair.zone:
                     breaks = rule.crossing and _in_force(world, duty, t)
-                    _cross(said, batch, i, d, duty, rule, pair, 0, distance_mm, True, breaks)
+                    _cross(said, batch, i, d, duty, rule, pair, distance_mm, True, breaks)
         pair.last_mm = distance_mm
         if found != NOTHING:
             say(world, said, d, duty, pair, rule, found, before, True, distance_mm, t)

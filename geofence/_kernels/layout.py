@@ -159,22 +159,32 @@ def tracks_in_question(
     gap_us,
     longest_us,
     hit_start,
+    hit_zone,
     hit_mm,
     offset_mm,
     devices,
     which,
+    pair_ping,
+    pair_zone,
 ):
-    """Which tracks since the last believed fix may pass through a shared zone; returns how many.
+    """Which tracks since the last believed fix may pass through which shared zones.
 
-    A track that touches a zone is at least as long as the distances from both its ends to that zone.
-    devices : DEVICE       ``nearest_mm`` is read and written
-    which   : int64 (n,)   written: the pings, ascending
+    A track that touches a zone is at least as long as the distance from either end to it, and as both
+    together where it is touched on the way. So a track no longer than what was measured around its end can
+    only touch what was found there, and no farther away than its length; a longer one is to be followed.
+
+    devices              : DEVICE        ``nearest_mm`` is read and written
+    which                : int64 (n,)    written: pings whose tracks are to be followed, ascending
+    pair_ping, pair_zone : int64 (h,)    written: pings and hits of which it is to be asked, by ping, then zone
+    Returns how many of the first and of the second.
     """
     count = 0
+    pairs = 0
     for i in range(len(lon_e7)):
         if not bits[i] & USED:
             continue
-        nearest = reach_of(error_mm[i]) + offset_mm
+        measured = reach_of(error_mm[i]) + offset_mm
+        nearest = measured
         for h in range(hit_start[i], hit_start[i + 1]):
             nearest = min(nearest, hit_mm[h])
         row = devices[device[i]]
@@ -186,7 +196,16 @@ def tracks_in_question(
             continue
         if lon_e7[i] == from_lon[i] and lat_e7[i] == from_lat[i]:
             continue
-        if before + nearest <= at_most_mm(from_lon[i], from_lat[i], lon_e7[i], lat_e7[i]):
+        length = at_most_mm(from_lon[i], from_lat[i], lon_e7[i], lat_e7[i])
+        if before + nearest > length:
+            continue
+        if length > measured:
             which[count] = i
             count += 1
-    return count
+            continue
+        for h in range(hit_start[i], hit_start[i + 1]):
+            if hit_mm[h] <= length:
+                pair_ping[pairs] = i
+                pair_zone[pairs] = hit_zone[h]
+                pairs += 1
+    return count, pairs

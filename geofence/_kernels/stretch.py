@@ -8,7 +8,18 @@ from geofence._kernels.evidence import CLIP, confidence_ppm, moved
 from geofence._kernels.options import PLAIN
 from geofence._kernels.world import NO_TIME, NONE, fill_row, transition, window_of
 
-__all__ = ["RIGHT", "UNKNOWN", "WRONG", "blank_pair", "follow", "reach_of", "say", "tell", "wrong_mm"]
+__all__ = [
+    "RIGHT",
+    "UNKNOWN",
+    "WRONG",
+    "blank_pair",
+    "follow",
+    "reach_of",
+    "say",
+    "settled",
+    "tell",
+    "wrong_mm",
+]
 
 # What a pair says: not yet sure, on the lawful side, on the side that breaks the rule.
 UNKNOWN, RIGHT, WRONG = 0, 1, 2
@@ -80,6 +91,24 @@ def tell(pair, rule, wrong, error_mm, weight, source):
     else:
         belief, said = moved(pair.belief, 0, 0, wrong, error_mm, weight, False)
     pair.belief = belief
+
+
+@njit(**PLAIN)
+def settled(pair):
+    """Whether one more GNSS fix on the lawful side changes nothing of the pair.
+
+    Then the belief is at its lowest and stays there (`moved` adds nothing positive), so `follow` finds it at
+    the mark with no stretch begun, and writes what is there already.
+    """
+    return (
+        pair.state == RIGHT
+        and pair.belief == -CLIP
+        and pair.mark == -CLIP
+        and pair.peak == -CLIP
+        and pair.fixes == 0
+        and pair.open == NONE
+        and pair.first_us == NO_TIME
+    )
 
 
 @njit(**PLAIN)
