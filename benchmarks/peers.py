@@ -129,6 +129,44 @@ def sedona(work: WorkSet) -> Query:
     return query
 
 
+def togo_calls(work: WorkSet) -> Query:
+    """tg, the fastest point in polygon test that we know, through togo. It has no bulk call, so this is one
+    call from Python for each ping and zone whose boxes meet, which a tree finds.
+    """
+    import togo
+
+    togo.set_polygon_indexing_mode(togo.TGIndex.YSTRIPES)
+    zones = [togo.from_wkb(wkb) for wkb in shapely.to_wkb(work.shapes)]
+    x, y = work.lon_e7.astype(float), work.lat_e7.astype(float)
+    points = [togo.Point(a, b).as_geometry() for a, b in zip(x.tolist(), y.tolist(), strict=True)]
+    tree, at = shapely.STRtree(work.shapes), shapely.points(x, y)
+
+    def query() -> np.ndarray:
+        ping, zone = tree.query(at)
+        hit = np.array(
+            [zones[z].intersects(points[p]) for p, z in zip(ping.tolist(), zone.tolist(), strict=True)], bool
+        )
+        return _sorted(ping[hit], zone[hit])
+
+    return query
+
+
+def postgis(work: WorkSet) -> Query:
+    """PostGIS in a server of its own, in memory as far as it goes: a GiST index on the zones, one query for
+    all pings, no parallel workers. The clock is the processor time of its session.
+    """
+    from benchmarks.postgis import Server
+
+    server = Server()
+    server.load(work.shapes, work.lon_e7, work.lat_e7)
+
+    def query() -> np.ndarray:
+        return _sorted(*server.pairs())
+
+    query.cpu_s = server.cpu_s  # type: ignore[attr-defined]
+    return query
+
+
 def numba_loop(work: WorkSet) -> Query:
     """What one writes first: for each ping, each zone's box, then its edges; exact on the same integers."""
     columns = work.zones.whole.columns  # the same edges
@@ -182,5 +220,7 @@ PEERS: dict[str, Callable[[WorkSet], Query]] = {
     "geopandas sjoin": geopandas_sjoin,
     "sedonadb": sedona,
     "DuckDB spatial": duckdb_spatial,
+    "PostGIS": postgis,
+    "togo (tg), a call a pair": togo_calls,
     "Numba loop": numba_loop,
 }
