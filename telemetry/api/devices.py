@@ -41,7 +41,7 @@ class BeliefLine(BaseModel):
     clears_at: float = Field(description="and closes when it has fallen to it", examples=[0.27])
     confidence: list[float | None] = Field(description="of being on the wrong side of the line, 0 to 1")
     log_odds: list[float | None]
-    distance_m: list[float | None] = Field(description="to the line, positive on the wrong side")
+    distance_m: list[float | None] = Field(description="to the zone's edge, negative inside")
     state: list[str | None] = Field(description="``unknown``, ``lawful``, ``wrong``")
 
 
