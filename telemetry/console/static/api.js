@@ -57,6 +57,26 @@ export const positions = () => request("/positions");
 export const acknowledge = (id, body) => post(`/alerts/${id}/acknowledge`, body);
 export const resolve = (id, body) => post(`/alerts/${id}/resolve`, body);
 
+const put = (path, body, version) =>
+  request(path, {
+    method: "PUT",
+    headers: { "Content-Type": "application/json", ...(version ? { "If-Match": `"rules-${version}"` } : {}) },
+    body: JSON.stringify(body),
+  });
+
+export const rules = () => request("/rules");
+
+/** The version on which a change is made: of two people who change at once the second is told. */
+export const newestVersion = () => rules().then((answer) => answer.newest_version);
+
+export const putZone = (id, zone, version) => put(`/zones/${encodeURIComponent(id)}`, zone, version);
+export const checkZone = (id, zone) => put(`/zones/${encodeURIComponent(id)}?validate=only`, zone);
+export const putRule = (id, rule, version) => put(`/rules/${encodeURIComponent(id)}`, rule, version);
+export const belief = (id, from, to) => request(`/devices/${id}/belief?${query([["from", from], ["to", to]])}`);
+export const checkIns = (id) => request(`/devices/${id}/check-ins?limit=5`).then((answer) => answer.items);
+export const commands = (id) => request(`/devices/${id}/commands?limit=3`).then((answer) => answer.items);
+export const ask = (id, command) => post(`/devices/${id}/commands`, { command });
+
 export const trackUrl = (id, from, to, format) =>
   `${ROOT}/devices/${id}/track?${query([["from", from], ["to", to], ["format", format]])}`;
 

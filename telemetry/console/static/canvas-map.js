@@ -78,6 +78,11 @@ export class CanvasMap {
     this.#soon();
   }
 
+  setReplay(fix) {
+    this.replay = fix ? toUnit([fix.lon, fix.lat]) : null;
+    this.#soon();
+  }
+
   select({ position, zoneId } = {}) {
     this.selection = { at: position?.lat != null ? toUnit([position.lon, position.lat]) : null, zoneId };
     this.#soon();
@@ -144,6 +149,16 @@ export class CanvasMap {
       ctx.lineWidth = 3;
       ctx.beginPath();
       ctx.arc(x, y, 14, 0, 7);
+      ctx.stroke();
+    }
+    if (this.replay) {
+      const [x, y] = this.#pixel(this.replay);
+      ctx.fillStyle = c.halo;
+      ctx.strokeStyle = c.ink;
+      ctx.lineWidth = 3;
+      ctx.beginPath();
+      ctx.arc(x, y, 7, 0, 7);
+      ctx.fill();
       ctx.stroke();
     }
     this.#drawScale();

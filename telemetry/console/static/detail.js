@@ -13,9 +13,13 @@ const OUTCOMES = [
 ];
 
 export class Detail {
-  /** on : { close(), acknowledge(alertId), resolve(alertId, outcome, note), device(deviceId) } */
-  constructor(on) {
+  /**
+   * on      : { close(), acknowledge(alertId), resolve(alertId, outcome, note), ask(deviceId, command) }
+   * history : the replay and the chart, which keep their own state while the details are drawn anew
+   */
+  constructor(on, history) {
     this.on = on;
+    this.history = history;
     this.root = $("detail");
     this.key = null;
     setInterval(() => this.#tick(), 5000);
@@ -50,7 +54,9 @@ export class Detail {
         ["Fixes", alert.violation?.fixes],
       ]),
       this.#signals(extra?.position),
+      this.history.root,
       this.#links(alert.device_id, extra),
+      this.#commands(alert.device_id, extra),
       alert.log?.length ? log(alert.log) : null);
   }
 
@@ -65,8 +71,11 @@ export class Detail {
         ["Groups", device.groups?.join(", ")],
         ["Connection", device.online == null ? null : device.online ? "online" : "offline"],
       ]),
+      h("p.problem", { role: "alert" }),
       this.#signals(extra?.position),
-      this.#links(device.device_id, extra));
+      this.history.root,
+      this.#links(device.device_id, extra),
+      this.#commands(device.device_id, extra));
   }
 
   showError(key, title, error) {
@@ -153,6 +162,21 @@ export class Detail {
         ["Says", status.length ? status.join(", ") : null],
         ["Doubts", position.marks.length ? position.marks.map(words).join(", ") : null],
       ]));
+  }
+
+  #commands(deviceId, extra) {
+    const asked = extra?.commands?.map((command) =>
+      h("li", {}, h("time", { datetime: command.asked_at }, since(command.asked_at)),
+        h("span", {}, h("b", {}, command.command), ` by ${command.who}: ${command.outcome ?? (command.sent_at ? "no answer yet" : "waiting to be sent")}`)));
+    const calls = extra?.checkIns?.map((call) =>
+      h("li", {}, h("time", { datetime: call.time }, since(call.time)), h("span", {}, h("b", {}, words(call.outcome)), `, ${call.method}`)));
+    return h("section", { "aria-label": "Commands and check-ins" },
+      h("h3", {}, "Ask the device"),
+      h("div.buttons", {},
+        h("button", { type: "button", dataset: { focus: "locate" }, onclick: () => this.on.ask(deviceId, "locate") }, "Locate now"),
+        h("button", { type: "button", dataset: { focus: "vibrate" }, onclick: () => this.on.ask(deviceId, "vibrate") }, "Vibrate")),
+      asked?.length ? h("ol.log", {}, asked) : null,
+      calls?.length ? [h("h3", {}, "Check-ins"), h("ol.log", {}, calls)] : null);
   }
 
   #links(deviceId, extra) {

@@ -74,7 +74,7 @@ class GlMap {
   #build(tileUrl) {
     const { map } = this;
     const geojson = (id, extra = {}) => map.addSource(id, { type: "geojson", data: NOTHING, ...extra });
-    for (const id of ["grid", "errors", "track", "fixes", "alerting", "selected"]) geojson(id);
+    for (const id of ["grid", "errors", "track", "fixes", "alerting", "selected", "replay"]) geojson(id);
     geojson("zones", { tolerance: 0.05 }); // the default of 0.375 pixels makes corners of circles visible
     geojson("devices", { cluster: true, clusterRadius: 30, clusterMinPoints: 4, clusterMaxZoom: 13 });
     const add = (id, type, source, rest = {}) => map.addLayer({ id, type, source, ...rest });
@@ -113,6 +113,8 @@ class GlMap {
       paint: { "line-width": 2.5, "line-opacity": 0.75 },
     });
     add("fixes", "circle", "fixes", { paint: { "circle-radius": ["interpolate", ["linear"], ["zoom"], 11, 1.2, 16, 3.5], "circle-stroke-width": 1 } });
+    add("replay-error", "circle", "replay", { paint: { "circle-radius": byGround(["get", "w0"]), "circle-opacity": 0.18, "circle-stroke-width": 1.5 } });
+    add("replay", "circle", "replay", { paint: { "circle-radius": 7, "circle-stroke-width": 3 } });
     add("device", "circle", "devices", {
       filter: ["!", ["has", "point_count"]],
       paint: { "circle-radius": ["interpolate", ["linear"], ["zoom"], 9, 3, 15, 6], "circle-stroke-width": 1.2 },
@@ -185,6 +187,8 @@ class GlMap {
     for (const layer of ["zone-name", "device-name"]) paint(layer, { "text-color": c.ink, "text-halo-color": c.halo });
     paint("errors", { "circle-color": c.track, "circle-stroke-color": c.track });
     paint("track", { "line-color": c.track });
+    paint("replay-error", { "circle-color": c.track, "circle-stroke-color": c.ink });
+    paint("replay", { "circle-color": c.halo, "circle-stroke-color": c.ink });
     paint("fixes", { "circle-color": c.track, "circle-stroke-color": c.halo });
     paint("device", { "circle-color": c.device, "circle-stroke-color": c.halo });
     paint("cluster", { "circle-color": c.cluster, "circle-stroke-color": c.halo });
@@ -225,6 +229,16 @@ class GlMap {
     }));
     this.#set("fixes", { type: "FeatureCollection", features });
     this.#set("errors", { type: "FeatureCollection", features: distinct(features).slice(-ERRORS_SHOWN) });
+  }
+
+  /** The fix of the track that the slider stands on. */
+  setReplay(fix) {
+    const feature = fix && {
+      type: "Feature",
+      properties: { w0: widthAtZoom0(fix.accuracy_m ?? 0, fix.lat) },
+      geometry: { type: "Point", coordinates: [fix.lon, fix.lat] },
+    };
+    this.#set("replay", feature ?? NOTHING);
   }
 
   select({ position, zoneId } = {}) {

@@ -3,10 +3,12 @@
 import * as api from "./api.js";
 import { CanvasMap } from "./canvas-map.js";
 import { Detail } from "./detail.js";
+import { Drawing } from "./draw.js";
 import { $ } from "./dom.js";
 import { count, sentences } from "./format.js";
 import { drawable, positionsOf } from "./geometry.js";
 import { createGlMap, hasWebGl } from "./gl-map.js";
+import { History } from "./history.js";
 import { Model } from "./model.js";
 import { Queue } from "./queue.js";
 import { isDark, startTheme } from "./theme.js";
@@ -27,7 +29,9 @@ let loaded = false; // zones and the whole fleet are there, not just what the st
 let framed = false;
 
 const queue = new Queue((alertId) => selectAlert(alertId));
-const detail = new Detail({ close: deselect, acknowledge, resolve });
+const history = new History((fix) => map?.setReplay(fix));
+const detail = new Detail({ close: deselect, acknowledge, resolve, ask: askDevice }, history);
+let drawing = null;
 
 // --- loading
 
@@ -135,6 +139,7 @@ function announce(text) {
 
 async function selectAlert(alertId, { focus = false } = {}) {
   const known = model.alerts.get(alertId);
+  history.clear();
   selection = { kind: "alert", id: alertId, deviceId: known?.device_id, zoneId: known?.zone_id, extra: null };
   const mine = selection;
   render();
@@ -156,6 +161,7 @@ async function selectAlert(alertId, { focus = false } = {}) {
 async function selectDevice(deviceId) {
   const alert = model.alertOf(deviceId);
   if (alert) return selectAlert(alert.alert_id);
+  history.clear();
   selection = { kind: "device", id: deviceId, deviceId, zoneId: null, extra: null };
   const mine = selection;
   render();
@@ -184,11 +190,31 @@ async function loadTrack(alert) {
     mine.extra = { window, fixes: fixes.length };
     map.setTrack(fixes);
     showOnMap(fixes);
+    history.show(mine.deviceId, fixes, window, mine.zoneId);
+    loadExtras(mine);
   } catch (error) {
     if (selection !== mine) return;
     mine.extra = { error };
   }
   showSelection();
+}
+
+/** What else a device page shows: its last check-ins and commands. */
+async function loadExtras(mine) {
+  const [checkIns, commands] = await Promise.all([api.checkIns(mine.deviceId), api.commands(mine.deviceId)].map((p) => p.catch(() => [])));
+  if (selection !== mine) return;
+  mine.extra = { ...mine.extra, checkIns, commands };
+  showSelection();
+}
+
+async function askDevice(deviceId, command) {
+  try {
+    await api.ask(deviceId, command);
+    announce(`${deviceId} was asked to ${command}`);
+    if (selection?.deviceId === deviceId) loadExtras(selection);
+  } catch (error) {
+    detail.problem(error);
+  }
 }
 
 /** Let the line of the selected device grow as it moves. */
@@ -234,6 +260,7 @@ function deselect() {
   const alertId = selection?.kind === "alert" ? selection.id : null;
   selection = null;
   detail.close();
+  history.clear();
   map.setTrack(null);
   render();
   if (alertId) queue.focus(alertId);
@@ -308,6 +335,7 @@ function tellOfNew(alerts) {
 }
 
 function onKey(event) {
+  if (event.key === "Escape" && drawing?.active) return drawing.stop();
   if (event.key === "Escape" && detail.open && !$("help").open) return deselect();
   const typing = event.target.closest("input:not([type=radio], [type=checkbox]), textarea, select, dialog");
   if (typing || event.ctrlKey || event.metaKey || event.altKey || !$("keys-on").checked) return;
@@ -381,6 +409,12 @@ async function start() {
   $("version").textContent = settings.version ?? "";
   map = await createMap(settings);
   document.documentElement.dataset.map = map.name;
+  drawing = new Drawing(map.map ?? null, (outcome) => {
+    announce(`Zone saved as version ${outcome.version} of the rules`);
+    setTimeout(loadMap, Math.max(0, Date.parse(outcome.effective_at) - Date.now()) + 500);
+  });
+  $("draw-open").addEventListener("click", () => drawing.start());
+  api.rules().then((rules) => ($("draw-open").hidden = rules.read_only), () => {});
 
   api.listen({
     state: setConnection,
