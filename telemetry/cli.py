@@ -18,6 +18,7 @@ from telemetry.access.cli import audit_app
 from telemetry.access.keys_cli import token_app, user_app
 from telemetry.config import DEFAULT_HTTP, SettingsError, load_settings
 from telemetry.quarantine import app as quarantine_app
+from telemetry.record import cli as record_commands
 
 __all__ = ["app", "main"]
 
@@ -36,6 +37,8 @@ app.add_typer(alerts_app, name="alerts")
 app.add_typer(audit_app, name="audit")
 app.add_typer(user_app, name="user")
 app.add_typer(token_app, name="token")
+app.command("record")(record_commands.record)
+app.command("erase")(record_commands.erase)
 app.add_typer(quarantine_app, name="quarantine")
 
 out = Console()

@@ -22,6 +22,7 @@ from telemetry.api.guard import Guard, need
 from telemetry.api.history import history_routes
 from telemetry.api.looking import Looking, look_routes
 from telemetry.api.problems import Problem, ProblemShape, problem_response
+from telemetry.api.records import record_routes
 from telemetry.api.rules import rules_routes
 from telemetry.api.session import session_routes
 from telemetry.api.stream import Hub, stream_routes
@@ -116,6 +117,7 @@ def create_app(
         stream_routes(hub, door),
         session_routes(door, reason_needed=reason_needed),
         look_routes(reader.gate),
+        record_routes(reader),
     ):
         app.include_router(routes, prefix=API_ROOT)
     _add_probes(app, reader, health)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from telemetry.store.gate import Gate
+    from telemetry.store.records import Record
 
 __all__ = [
     "AlertRow",
@@ -262,6 +263,12 @@ class Reader(AlertWork, Protocol):
     @property
     def gate(self) -> Gate:
         """Accounts, tokens, sessions and the access log."""
+        ...
+
+    async def record(
+        self, participant: str, *, groups: frozenset[str] | None, positions: bool
+    ) -> Record | None:
+        """All that is stored about a participant."""
         ...
 
     async def open(self) -> None:

@@ -173,6 +173,14 @@ class KeyRing:
             for token_id, name, role, groups, created, expires, revoked in rows
         ]
 
+    def log_look(self, what: str, participant: str, reason: str | None) -> None:
+        """Log a look from the terminal."""
+        look = Look(
+            who=self._by, role="local", how="terminal", what=what, participant=participant, reason=reason
+        )
+        with self._link.use("logging a look") as connection:
+            connection.execute(LOOK, look_values(look, time.time_ns() // 1000))
+
     def _log(self, connection: Connection[Any], what: str, detail: str) -> None:
         look = Look(who=self._by, role="local", how="terminal", what=what, detail=detail)
         connection.execute(LOOK, look_values(look, time.time_ns() // 1000))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +20,7 @@ from telemetry.store.cursors import read_cursor, write_cursor
 from telemetry.store.editing import RulesEditing
 from telemetry.store.gate import Gate
 from telemetry.store.pool import ReadingPool
+from telemetry.store.records import Record, read_record
 from telemetry.store.rows import OUTBOX_CHANNEL, bound
 
 if TYPE_CHECKING:
@@ -69,6 +71,14 @@ class Reader(RulesEditing, Commanding, Believing, AlertWork):
     def gate(self) -> Gate:
         """Accounts, tokens, sessions and the access log, through the same pool."""
         return Gate(self._pool)
+
+    async def record(
+        self, participant: str, *, groups: frozenset[str] | None, positions: bool
+    ) -> Record | None:
+        """All that is stored about a participant, on a connection of its own; None: nobody is called so."""
+        return await asyncio.to_thread(
+            read_record, self._pool.url, participant, groups=groups, positions=positions
+        )
 
     async def open(self) -> None:
         """Open the pool on the running event loop; does not fail when the database is away."""

@@ -21,21 +21,28 @@ ROSTER = [
 ]
 
 
-@pytest.fixture(scope="package")
-def caseloads(postgres_url):
+@contextlib.contextmanager
+def roster_town(url):
     """A town whose device a1 is in the north, a2 in the south, and b-1 in no caseload."""
     document = copy.deepcopy(towns.DOCUMENT)
     document["rules"]["devices"] = ROSTER
-    with fresh_database(postgres_url) as url, pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(towns, "DOCUMENT", document)
         town = Town(url)
-        for device_id in ("a1", "a2", "b-1"):
-            status = [DeviceStatus(device_id, True, START_US)]
-            town.commit(town.walk(device_id, 5), statuses=status)
-            town.commit(transitions=[town.transition(device_id, "school-1", 1, START_US)])
-            town.raise_alert(device_id)
+    for device_id in ("a1", "a2", "b-1"):
+        status = [DeviceStatus(device_id, True, START_US)]
+        town.commit(town.walk(device_id, 5), statuses=status)
+        town.commit(transitions=[town.transition(device_id, "school-1", 1, START_US)])
+        town.raise_alert(device_id)
+    yield town
+    town.close()
+
+
+@pytest.fixture(scope="package")
+def caseloads(postgres_url):
+    """Such a town, for all tests."""
+    with fresh_database(postgres_url) as url, roster_town(url) as town:
         yield town
-        town.close()
 
 
 @pytest.fixture(scope="package")
