@@ -49,10 +49,13 @@ class _NotReady(httpx.HTTPError):
     """Ringfence answers, but has no database now: worth waiting for."""
 
 
-def tail(http_url: str, *, as_json: bool, console: Console | None = None) -> None:
+def tail(
+    http_url: str, *, as_json: bool, console: Console | None = None, client: httpx.Client | None = None
+) -> None:
     """Follow alerts until Ctrl-C: a live table, or with ``as_json`` the CloudEvents, one on a line.
 
     Where the output is no terminal, each step is a line of text.
+    client : shows who we are; left out: one that shows nothing
     Raises TailError when nothing answers at ``http_url``; once it did, a lost connection is made again and
     goes on where it ended.
     """
@@ -60,7 +63,9 @@ def tail(http_url: str, *, as_json: bool, console: Console | None = None) -> Non
     console = console or Console()
     timeout = httpx.Timeout(CONNECT_TIMEOUT_S, read=SILENCE_S)
     try:
-        with httpx.Client(base_url=http_url, timeout=timeout, trust_env=False) as client:
+        client = client or httpx.Client(base_url=http_url, timeout=timeout, trust_env=False)
+        client.timeout = timeout
+        with client:
             if as_json:
                 _print_json(client)
             elif console.is_terminal:
@@ -139,6 +144,9 @@ def _check(client: httpx.Client, response: httpx.Response) -> None:
     if response.status_code == 503 and kind == "application/problem+json":
         response.read()
         raise _NotReady(str(response.json()["detail"]))
+    if response.status_code in {401, 403, 429} and kind == "application/problem+json":
+        response.read()
+        raise TailError(f"{response.json()['detail']}; set RINGFENCE_TOKEN, `ringfence token add` makes one")
     raise TailError(
         f"what answers at {client.base_url} is no Ringfence (status {response.status_code}, "
         f"{kind or 'no type'}); name the address that `ringfence up` printed with --url"
@@ -249,6 +257,7 @@ class Board:
             ("severity", {"no_wrap": True}),
             ("state", {"no_wrap": True}),
             ("age", {"justify": "right", "no_wrap": True}),
+            ("id", {"no_wrap": True}),
             ("device", {"no_wrap": True}),
             ("what happened", {"ratio": 1}),
             ("sure", {"justify": "right", "no_wrap": True}),
@@ -260,6 +269,7 @@ class Board:
                 Text(alert["severity"], style=STYLES[alert["severity"]]),
                 alert["state"],
                 age(now_us - from_rfc3339(alert["opened_at"])),
+                Text(alert["alert_id"][-6:], style="dim"),  # what `ringfence alerts acknowledge` takes
                 Text(printable(alert["device_id"]), style="bold"),
                 Text(printable(alert["sentence"])),
                 "" if alert["confidence"] is None else percent(alert["confidence"]),
