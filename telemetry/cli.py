@@ -7,7 +7,7 @@ import json
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -19,6 +19,9 @@ from telemetry.access.keys_cli import token_app, user_app
 from telemetry.config import DEFAULT_HTTP, SettingsError, load_settings
 from telemetry.quarantine import app as quarantine_app
 from telemetry.record import cli as record_commands
+
+if TYPE_CHECKING:
+    import httpx
 
 __all__ = ["app", "main"]
 
@@ -378,11 +381,61 @@ def tail(
 ) -> None:
     """Follow alerts live in the terminal; Ctrl-C ends it."""
     from telemetry.alerts.tail import tail as follow  # noqa: PLC0415
+
+    client = _api(url, data_dir)
+    follow(str(client.base_url), as_json=as_json, client=client)
+
+
+AlertIdArgument = Annotated[
+    str, typer.Argument(metavar="ID", help="The alert's id, or its last digits as `alerts tail` shows them.")
+]
+ApiUrl = Annotated[str | None, typer.Option("--url", metavar="URL", help="Address of the API.")]
+NoteOption = Annotated[str | None, typer.Option("--note", metavar="TEXT", help="For the alert's log.")]
+
+
+@alerts_app.command()
+def acknowledge(
+    alert_id: AlertIdArgument, note: NoteOption = None, url: ApiUrl = None, data_dir: DataDir = None
+) -> None:
+    """Take an alert up. RINGFENCE_TOKEN says who you are."""
+    _step(url, data_dir, alert_id, "acknowledge", {"note": note})
+
+
+@alerts_app.command()
+def resolve(
+    alert_id: AlertIdArgument,
+    outcome: Annotated[
+        str, typer.Option("--outcome", metavar="OUTCOME", help="real, false, excused or equipment.")
+    ],
+    note: NoteOption = None,
+    url: ApiUrl = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Say how an alert ended. RINGFENCE_TOKEN says who you are."""
+    _step(url, data_dir, alert_id, "resolve", {"note": note, "outcome": outcome})
+
+
+def _step(url: str | None, data_dir: Path | None, alert_id: str, action: str, body: dict[str, Any]) -> None:
+    from telemetry.alerts.by_id import take_step  # noqa: PLC0415
+    from telemetry.alerts.tail import printable  # noqa: PLC0415
+
+    with _api(url, data_dir) as client:
+        alert = take_step(client, alert_id, action, body)
+    step = alert["log"][-1]
+    line = f"{alert['alert_id']} {alert['device_id']} {alert['rule_id']}: {step['change']} by {step['who']}"
+    out.print(printable(line), highlight=False, markup=False)
+
+
+def _api(url: str | None, data_dir: Path | None) -> httpx.Client:
+    """A client of the API of the running `ringfence up`, or of that at ``url``, with our token."""
+    from telemetry.alerts.by_id import api_client  # noqa: PLC0415
     from telemetry.services.state import read_state  # noqa: PLC0415
 
     settings = load_settings(data_dir=data_dir)
     running = read_state(settings.data_dir)
-    follow(url or (running.http_url if running else f"http://{settings.http}"), as_json=as_json)
+    address = url or (running.http_url if running else f"{settings.http_scheme}://{settings.http}")
+    token = None if settings.token is None else settings.token.get_secret_value()
+    return api_client(address, token, settings.http_ca)
 
 
 def _is_users_error(error: Exception) -> bool:
