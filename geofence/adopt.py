@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geofence._kernels.judge import KINDS, begin_check_ins
+from geofence._kernels.deadlines import begin_check_ins
+from geofence._kernels.kinds import KINDS
 from geofence._kernels.world import close_row
 from geofence.plan import Calendars, Plan
 from geofence.state import NONE, State, blank_device
@@ -109,6 +110,8 @@ def _unchanged(old: Ruleset, new: Ruleset) -> dict[int, int]:
         j = place.get(rule.id)
         if j is None or any(zone not in zone_of for zone in rule.zones):
             continue
+        if rule.answer_us and old.call_key != new.call_key:
+            continue  # its calls come at other times now
         renumbered: Rule = replace(rule, zones=tuple(sorted(zone_of[zone] for zone in rule.zones)))
         if renumbered == new.rules[j]:
             same[i] = j

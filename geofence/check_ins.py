@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from geofence._kernels.judge import KINDS, begin_check_ins, fire, rest
-from geofence._kernels.world import close_row, open_row, window_of, write_row
-from geofence.records import FLAG_LATE, WITHDRAWN
+from geofence._kernels.deadlines import begin_check_ins, fire, rest
+from geofence._kernels.kinds import KINDS
+from geofence._kernels.world import close_row, fill_row, open_row, window_of, write_row
+from geofence.records import FLAG_LATE, HELD_BACK, WITHDRAWN
 from geofence.state import NONE
 
 if TYPE_CHECKING:
@@ -53,14 +54,30 @@ def _take(engine: Engine, slot: int, check_in: Any) -> None:
         if rule.methods and check_in.method not in rule.methods:
             continue
         if check_in.outcome == "verified":
+            _note_late(world, said, slot, duty, t)
             _verified(world, said, duty, t)
         elif check_in.outcome == "failed" and duty["open"] == NONE and duty["since_us"] < t:
             begin, _ = window_of(world, duty, t)
             if begin <= t:
                 duty["open"] = open_row(
-                    world, said, slot, int(duty["rule"]), NONE, t, t, _CERTAIN_PPM, 0, -1, 0
+                    world, said, slot, int(duty["rule"]), NONE, t, t, _CERTAIN_PPM, 0, -1, 1
                 )
     rest(engine.world(), slot)
+
+
+def _note_late(world: Any, said: Any, slot: int, duty: Any, t: int) -> None:
+    """Record a check-in after its window but within grace: in time enough, and yet not on time."""
+    rule = world.rules[int(duty["rule"])]
+    grace_us = int(rule["grace_us"])
+    begin, end = window_of(world, duty, t - grace_us)
+    if duty["open"] != NONE or not end <= t < end + grace_us or duty["since_us"] >= begin:
+        return
+    k = int(said.count[0])
+    row = said.out[k]
+    fill_row(row, slot, duty["rule"], rule["severity"], NONE, end, t, _CERTAIN_PPM, 0, -1, 1)
+    row["change"], row["closed_us"] = HELD_BACK, max(t, end)
+    said.when[k] = t
+    said.count[0] = k + 1
 
 
 def _verified(world: Any, said: Any, duty: Any, t: int) -> None:

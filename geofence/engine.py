@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 
 from geofence._kernels import fixes
+from geofence._kernels.deadlines import advance_due, begin_check_ins
 from geofence._kernels.evidence import confidence_ppm
-from geofence._kernels.judge import advance_due, begin_check_ins, judge
+from geofence._kernels.judge import judge
 from geofence._kernels.world import Batch, Said, World
 from geofence.ledger import Ledger
 from geofence.pings import Devices, Pings

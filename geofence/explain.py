@@ -20,8 +20,8 @@ _CONDITION_SAYS: Final = {
     "case_closed": "case open",
     "no_jamming": "jamming of its receiver reported",
     "plausible_movement": "movement that is not plausible (jumps, frozen or too good positions)",
-    "check_in": "no verified check-in when one was due",
 }
+_LONGEST_NAME: Final = 80
 _STATES: Final = ("unknown", "lawful", "wrong")
 
 
@@ -33,6 +33,8 @@ def sentence(ruleset: Ruleset, devices: Devices, row: Any) -> str:
     """
     rule = ruleset.rules[row["rule"]]
     device_id = devices.ids[row["device"]]
+    if rule.require == "check_in":
+        return _check_in(rule, device_id, row)
     parts = [_what(ruleset, rule, row)]
     closed_us, opened_us = int(row["closed_us"]), int(row["opened_us"])
     until_us = closed_us if closed_us != NO_TIME else int(row["confirmed_us"])
@@ -54,6 +56,21 @@ def sentence(ruleset: Ruleset, devices: Devices, row: Any) -> str:
     return f"{lead}{device_id} {', '.join(parts)}"
 
 
+def _check_in(rule: Rule, device_id: str, row: Any) -> str:
+    """Failed (a check-in was seen: one "fix"), missed, late; and verified after all."""
+    opened, closed_us = to_rfc3339(int(row["opened_us"])), int(row["closed_us"])
+    failed = int(row["fixes"]) > 0
+    if row["change"] == WITHDRAWN:
+        return f"withdrawn, learned late: {device_id} checked in on time"
+    if row["change"] == HELD_BACK:
+        return f"{device_id} checked in late, within grace: due until {opened}, came {to_rfc3339(closed_us)}"
+    what = f"failed a check-in at {opened}" if failed else f"missed a check-in that was due until {opened}"
+    if not failed and rule.grace_us:
+        what += f" ({_length(rule.grace_us)} of grace included)"
+    after = "" if closed_us == NO_TIME else f", verified {to_rfc3339(closed_us)}"
+    return f"{device_id} {what}{after}"
+
+
 def _crossed(rule: Rule, row: Any) -> bool:
     """Whether the row is of a track through a zone (crossing = true); no fix of it has a depth."""
     return rule.crossing and int(row["depth_error_mm"]) < 0
@@ -65,10 +82,13 @@ def _what(ruleset: Ruleset, rule: Rule, row: Any) -> str:
             return f"battery below {rule.above_pct} %"
         if rule.require == "contact":
             return f"silent for more than {_length(rule.within_us)}"
+        if rule.require == "clock":
+            return f"clock wrong by more than {_length(rule.within_us)}"
         if rule.require == "fix":
             return f"without a position for more than {_length(rule.within_us)}"
         return _CONDITION_SAYS[rule.require]
-    zone = ruleset.zones.ids[row["zone"]]
+    exclusion = _exclusion(ruleset, int(row["zone"]))
+    zone = _name(ruleset, int(row["zone"])) or ruleset.zones.ids[row["zone"]]
     depth, error = int(row["depth_mm"]), int(row["depth_error_mm"])
     by = ""
     if depth > 0:
@@ -77,10 +97,23 @@ def _what(ruleset: Ruleset, rule: Rule, row: Any) -> str:
         side = "before the edge" if rule.require == "outside" else "inside the edge"
         return f"past the warning line of {zone} ({_metres(rule.offset_mm)} {side}){by}"
     if _crossed(rule, row):
-        return f"passed through exclusion zone {zone} on the straight line between fixes"
+        return f"passed through {exclusion} on the straight line between fixes"
     if rule.require == "outside":
-        return f"inside exclusion zone {zone}{by}"
+        return f"inside {exclusion}{by}"
     return f"outside {zone}{by}"
+
+
+def _name(ruleset: Ruleset, zone: int) -> str | None:
+    """What people call the zone: its property ``name``, on one line; None: it has none."""
+    name = ruleset.document["zones"]["features"][zone]["properties"].get("name")
+    return " ".join(name.split())[:_LONGEST_NAME] or None if isinstance(name, str) else None
+
+
+def _exclusion(ruleset: Ruleset, zone: int) -> str:
+    name = _name(ruleset, zone)
+    if name is None:
+        return f"exclusion zone {ruleset.zones.ids[zone]}"
+    return f"{name}'s exclusion zone"
 
 
 def _metres(length_mm: int) -> str:

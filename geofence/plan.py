@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from geofence._kernels.judge import KINDS
+from geofence._kernels.kinds import KINDS
+from geofence.calls import Draw
 from geofence.schedule import Calendar, Schedule
 from geofence.state import DUTY, FAR_FUTURE, NONE, PAIR, RULE
 from geofence.units import NO_TIME
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from geofence.ruleset import Rule, Ruleset
     from geofence.state import State
 
-__all__ = ["Calendars", "Plan"]
+__all__ = ["Calendars", "Plan", "calendar_document", "calendar_of", "year_of"]
 
 _MOST_PRIVATE_ZONES: Final = 64  # a rule over more keeps only those in reach, even if it names one device
 _YEAR_US: Final = 31_556_952_000_000
@@ -37,6 +38,7 @@ class Calendars:
         self._number: dict[Calendar, int] = {}
         self.first_year = self.last_year = 0
         self._compiled = -1
+        self._parts: list[NDArray[np.int64]] = []
         self.start: NDArray[np.int64] = np.zeros(1, np.int64)
         self.edges: NDArray[np.int64] = np.zeros(0, np.int64)
         for calendar in calendars:
@@ -52,7 +54,7 @@ class Calendars:
 
     def cover(self, first_us: int, last_us: int) -> None:
         """Compile so that every time from first_us to a year past last_us is known."""
-        first, last = _year(first_us) - 1, _year(last_us) + 1
+        first, last = year_of(first_us) - 1, year_of(last_us) + 1
         if self.last_year:
             first, last = min(first, self.first_year), max(last, self.last_year)
         if (first, last, len(self.all)) == (self.first_year, self.last_year, self._compiled):
@@ -61,7 +63,11 @@ class Calendars:
 
     def cover_years(self, first: int, last: int) -> None:
         """Compile every calendar for these years."""
-        parts = [calendar.windows(first, last) for calendar in self.all]
+        if (first, last) != (self.first_year, self.last_year):
+            self._parts = []
+        # a calendar that comes later is added: with drawn calls each device has its own
+        self._parts += [calendar.windows(first, last) for calendar in self.all[len(self._parts) :]]
+        parts = self._parts
         self.start = np.concatenate(([0], np.cumsum([len(part) for part in parts], dtype=np.int64))).astype(
             np.int64
         )
@@ -78,7 +84,8 @@ class Calendars:
         )
 
 
-def _year(time_us: int) -> int:
+def year_of(time_us: int) -> int:
+    """The calendar year, UTC."""
     return int(np.datetime64(time_us, "us").astype("datetime64[Y]").astype(int)) + _EPOCH_YEAR
 
 
@@ -207,7 +214,7 @@ class Plan:
                     pairs.append((zone, int(records and not taken)))
             if records:
                 written.append(i)
-            duties.append((i, self._calendar(i, subjects), first, pair_at + len(pairs), until_us))
+            duties.append((i, self._calendar(i, device_id, subjects), first, pair_at + len(pairs), until_us))
 
     def _zones_of(self, rule: int) -> frozenset[int]:
         found = self._zone_sets.get(rule)
@@ -215,7 +222,15 @@ class Plan:
             found = self._zone_sets[rule] = frozenset(self.ruleset.rules[rule].zones)
         return found
 
-    def _calendar(self, i: int, subjects: frozenset[str]) -> int:
+    def _calendar(self, i: int, device_id: str, subjects: frozenset[str]) -> int:
+        rule = self.ruleset.rules[i]
+        if not rule.answer_us and not any(subject in self._leaves_of for subject in subjects):
+            return self._plain_calendar[i]
+        return self.calendars.number(self.calendar_of(i, device_id))
+
+    def calendar_of(self, i: int, device_id: str) -> Calendar:
+        """When rule i is in force for a device, less its leaves."""
+        subjects = self.ruleset.subjects_of(device_id)
         granted = {k for subject in subjects for k in self._leaves_of.get(subject, ())}
         rule = self.ruleset.rules[i]
         rule_id = rule.id.removesuffix(".warning") if rule.warns else rule.id
@@ -226,9 +241,10 @@ class Plan:
                 if not leave.rules or rule_id in leave.rules
             )
         )
-        if not leaves:
-            return self._plain_calendar[i]
-        return self.calendars.number(rule.calendar(leaves, self._start(rule)))
+        draw = None
+        if rule.answer_us and self.ruleset.call_key is not None:
+            draw = Draw.of(self.ruleset.call_key, rule.id, device_id, rule.answer_us, rule.calls)
+        return rule.calendar(leaves, self._start(rule), draw)
 
 
 def _blank_pair() -> NDArray[Any]:
@@ -282,10 +298,19 @@ def calendar_document(calendar: Calendar) -> list[Any]:
         calendar.until_us,
         [list(leave) for leave in calendar.leaves],
         calendar.raw,
+        None if calendar.draw is None else [calendar.draw.seed, calendar.draw.answer_us, calendar.draw.calls],
     ]
 
 
 def calendar_of(document: list[Any]) -> Calendar:
     """The calendar that ``calendar_document`` described."""
-    schedule, grace_us, from_us, until_us, leaves, raw = document
-    return Calendar(Schedule(*schedule), grace_us, from_us, until_us, tuple((a, b) for a, b in leaves), raw)
+    schedule, grace_us, from_us, until_us, leaves, raw, draw = document
+    return Calendar(
+        Schedule(*schedule),
+        grace_us,
+        from_us,
+        until_us,
+        tuple((a, b) for a, b in leaves),
+        raw,
+        None if draw is None else Draw(*draw),
+    )

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-__all__ = ["BUILT_IN", "CONFIDENCE_RANGE", "Profile", "log_odds"]
+if TYPE_CHECKING:
+    from geofence.schema import Table
+
+__all__ = ["BUILT_IN", "CONFIDENCE_RANGE", "Profile", "log_odds", "read_profiles"]
 
 # Below 0.9 one network fix could open a violation by itself (see NETWORK_CLIP); above 0.997 none could open,
 # because beliefs end at log-odds 6, which is 0.9975.
@@ -65,3 +68,24 @@ BUILT_IN: Final = {
         _STANDARD, name="lenient", confidence=0.99, clear=0.4, dwell_us=120_000_000, hysteresis_mm=20_000
     ),
 }
+
+
+def read_profiles(top: Table) -> dict[str, Profile]:
+    """``[profiles.NAME]`` of rules.toml, and those that are built in; problems are noted."""
+    profiles = dict(BUILT_IN)
+    tables = top.table("profiles")
+    for name in tables.data:
+        table = tables.table(name)
+        start = profiles.get(name, profiles["standard"])
+        low, high = CONFIDENCE_RANGE
+        profile = Profile(
+            name=name,
+            confidence=table.number("confidence", start.confidence, low, high),
+            clear=table.number("clear", start.clear, 0.003, 0.5),
+            dwell_us=table.duration("dwell", start.dwell_us),
+            hysteresis_mm=round(table.number("hysteresis_m", start.hysteresis_mm / 1000, 0, 10_000) * 1000),
+            cross_within_us=table.duration("cross_within", start.cross_within_us),
+        )
+        table.close()
+        profiles[name] = profile
+    return profiles

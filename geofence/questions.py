@@ -77,6 +77,7 @@ class Questions:
             pings.lon_e7,
             pings.lat_e7,
             pings.accuracy_mm,
+            pings.speed_cmps,
             pings.status,
             state.devices,
             bits,
@@ -94,6 +95,7 @@ class Questions:
         return Batch(
             pings.device,
             pings.fix_time_us,
+            pings.received_time_us,
             pings.boot,
             pings.seq,
             pings.lon_e7,

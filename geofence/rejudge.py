@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from geofence._kernels.judge import KINDS
+from geofence._kernels.kinds import KINDS
 from geofence.ledger import HORIZON_US
 from geofence.pings import Devices, Pings
 from geofence.records import (
@@ -59,7 +59,7 @@ def rejudge(engine: Engine, history: Pings) -> Decided:
     anew = _judge_anew(engine, history, slots)
     old_rows, old_when, old_moves = engine.ledger.of(slots)
     new_rows, new_when, new_moves = anew.ledger.of(np.arange(len(slots), dtype=np.int32))
-    horizon_us = engine.ledger.newest_us - HORIZON_US
+    horizon_us = max(engine.ledger.newest_us - HORIZON_US, engine.effective_us)
     violations: list[NDArray[Any]] = []
     decided_at: list[NDArray[np.int64]] = []
     transitions: list[NDArray[Any]] = []

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from geofence.calls import Draw
+
 __all__ = ["ALWAYS_FROM", "ALWAYS_UNTIL", "Calendar", "Schedule", "data_versions"]
 
 ALWAYS_FROM: Final = -(1 << 62)  # before any time, with room to add to it
@@ -131,6 +133,8 @@ class Calendar:
     from_us  : the rule begins (an edge as well: grace applies)
     leaves   : (start, end) in which the rule is suspended; grace applies again after each
     raw      : True keeps the windows whole, for check-ins, where grace follows the end
+    draw     : the windows are times to answer, drawn in those of the schedule; one that a leave or an end
+               touches is none: that call is not placed
     """
 
     schedule: Schedule
@@ -139,10 +143,13 @@ class Calendar:
     until_us: int = ALWAYS_UNTIL
     leaves: tuple[tuple[int, int], ...] = ()
     raw: bool = False
+    draw: Draw | None = None
 
     def windows(self, first_year: int, last_year: int) -> NDArray[np.int64]:
         """Start and end, in turn, of the times in force; int64 (2 w,), UTC microseconds."""
         edges = self.schedule.windows(first_year, last_year)
+        if self.draw is not None:
+            return self._drawn(self.draw, edges)
         if not (self.grace_us or self.leaves or self.from_us > ALWAYS_FROM or self.until_us < ALWAYS_UNTIL):
             return edges
         pairs: Iterable[tuple[int, int]] = zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
@@ -157,3 +164,14 @@ class Calendar:
         if not self.raw:
             pairs = [(s + self.grace_us if s > ALWAYS_FROM else s, e) for s, e in pairs]
         return np.array([t for s, e in pairs if s < e for t in (s, e)], np.int64)
+
+    def _drawn(self, draw: Draw, edges: NDArray[np.int64]) -> NDArray[np.int64]:
+        kept: list[int] = []
+        for begin, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+            if begin == ALWAYS_FROM or end == ALWAYS_UNTIL:
+                continue  # in a time without bounds nothing can be drawn
+            for call, until in draw.times(begin, end):
+                free = all(until <= away or back <= call for away, back in self.leaves)
+                if free and self.from_us <= call and until <= self.until_us:
+                    kept += (call, until)
+        return np.array(kept, np.int64)

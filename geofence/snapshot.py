@@ -22,7 +22,7 @@ __all__ = ["restore", "snapshot"]
 
 # magic, version of this layout, length of the JSON head; then the head, the tables, and a BLAKE2b of it all
 _MAGIC: Final = b"RFENGINE"
-_VERSION: Final = 2
+_VERSION: Final = 3
 _FRAME: Final = struct.Struct("<8sIQ")
 _SUM_BYTES: Final = 16
 _USED_ROWS: Final = {"devices": 0, "due_us": 0, "duties": 1, "pairs": 2, "opens": 3}

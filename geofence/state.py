@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 
 from geofence.records import VIOLATION
-from geofence.units import NO_ACCURACY, NO_FIX, NO_TIME
+from geofence.units import NO_ACCURACY, NO_FIX, NO_TIME, UNKNOWN_U16
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,7 +76,7 @@ DUTY: Final = np.dtype(
         ("fixes", "i4"),  # condition: bad pings in a row
         ("wrong", "u1"),  # condition: it is bad
         ("score", "u1"),  # plausible_movement: strikes
-        ("spare", "u2"),
+        ("lag", "u2"),  # clock: received time less fix time where it began to be bad, 10 s
     ],
     align=True,
 )
@@ -98,7 +98,8 @@ DEVICE: Final = np.dtype(
         ("lat_e7", "i4"),
         ("lon_e7", "i4"),
         ("error_mm", "i4"),
-        ("source", "i4"),
+        ("source", "i2"),
+        ("speed_cmps", "u2"),  # at that fix; 65535 unknown
         ("gnss_us", "i8"),  # last believed fix of each source
         ("wifi_us", "i8"),
         ("cell_us", "i8"),
@@ -120,10 +121,12 @@ DEVICE: Final = np.dtype(
         ("far_wifi", "i2"),
         ("far_cell", "i2"),
         ("known", "u1"),  # the row is in use
-        ("spare", "u1"),
+        ("motion", "u1"),  # what the device has said of its own movement, bits of _kernels/fixes.py
         ("judged_error_mm", "i4"),  # of the last believed fix that was judged
         ("nearest_mm", "i4"),  # at most the distance from the last believed fix to any shared zone
-        ("spare4", "i4"),
+        ("good_lat", "i4"),  # the last believed fix of GNSS or a beacon
+        ("good_lon", "i4"),
+        ("good_error_mm", "i4"),  # -1: there was none
     ],
     align=True,
 )
@@ -131,7 +134,7 @@ DEVICE: Final = np.dtype(
 # One rule, as numbers.
 RULE: Final = np.dtype(
     [
-        ("kind", "i4"),  # NONE_RULE .. CHECK_IN of _kernels/judge.py
+        ("kind", "i4"),  # NONE_RULE .. CHECK_IN of _kernels/kinds.py
         ("sense", "i4"),  # +1: inside is wrong; -1: outside is wrong
         ("severity", "i4"),
         ("open_log_odds", "i4"),
@@ -177,7 +180,11 @@ _BLANK: Final = {
     "lat_e7": NO_FIX,
     "lon_e7": NO_FIX,
     "error_mm": NO_ACCURACY,
+    "speed_cmps": UNKNOWN_U16,
     "judged_error_mm": NO_ACCURACY,
+    "good_lat": NO_FIX,
+    "good_lon": NO_FIX,
+    "good_error_mm": NO_ACCURACY,
     "gnss_us": NO_TIME,
     "wifi_us": NO_TIME,
     "cell_us": NO_TIME,

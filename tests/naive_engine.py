@@ -31,6 +31,8 @@ class Ping:
     accuracy_mm: int = -1
     status: int = 0
     battery: int = 255
+    speed: int = 65_535
+    received_us: int | None = None
 
     @property
     def source(self):
@@ -81,9 +83,32 @@ def apart_mm(a, b):
     return 1000 * math.dist(point(a.lon_e7, a.lat_e7), point(b.lon_e7, b.lat_e7))
 
 
+def slack_mm(a, b):
+    return 2.0 * (a.error_mm + b.error_mm)
+
+
 def may_be_apart_mm(a, b):
-    seconds = max(1.0, (b.time_us - a.time_us) / 1e6)
-    return 2.0 * (a.error_mm + b.error_mm) + 70_000.0 * seconds
+    """By what moves fastest on a road."""
+    return slack_mm(a, b) + 70_000.0 * max(1.0, (b.time_us - a.time_us) / 1e6)
+
+
+def may_be_apart_by_speed_mm(a, b):
+    """By the speeds that both fixes carry, where those say something."""
+    elapsed_us, speed = b.time_us - a.time_us, max(a.speed, b.speed)
+    if speed == 65_535 or elapsed_us > 120_000_000 or speed < 100:
+        return may_be_apart_mm(a, b)
+    steady = 20_000.0 + slack_mm(a, b) + 15.0 * max(speed, 200) * max(1.0, elapsed_us / 1e6)
+    return min(steady, may_be_apart_mm(a, b))
+
+
+def one_fast_way(a, b, c):
+    """Whether three fixes lie on one straight way, gone at a like speed of at most 350 m/s."""
+    first_us, second_us = b.time_us - a.time_us, c.time_us - b.time_us
+    if first_us <= 0 or second_us <= 0:
+        return False
+    first, second = apart_mm(a, b), apart_mm(b, c)
+    fast, slow = sorted((first / first_us, second / second_us))[::-1]
+    return apart_mm(a, c) >= 0.9 * (first + second) and fast <= 0.35 and fast <= 2 * slow
 
 
 @dataclass
@@ -97,39 +122,67 @@ class Fix:
     before: Ping | None = None
 
 
+class Motion:
+    """Whether the wearer has stood still since the last good fix, by what the device says of it."""
+
+    def __init__(self):
+        self.reports, self.moved, self.heard_us, self.good = False, False, None, None
+
+    def hear(self, ping):
+        silent = self.heard_us is None or ping.time_us - self.heard_us > 600_000_000
+        self.heard_us = ping.time_us
+        if ping.status & 8:
+            self.reports = True
+        self.moved = self.moved or bool(ping.status & 8) or 100 <= ping.speed < 65_535 or silent
+
+    def stood_still(self, ping):
+        if self.good is None:
+            return False
+        return (self.reports and not self.moved) or bool(self.good.status & ping.status & 16)
+
+    def believe(self, ping):
+        if ping.source not in (WIFI, CELL):
+            self.good, self.moved = ping, False
+
+
 def believe(pings):
     said, last, waiting = [], None, None
-    last_of, frozen = {}, 0
+    last_of, frozen, motion = {}, 0, Motion()
     for ping in pings:
         fix = Fix(before=last)
         said.append(fix)
+        motion.hear(ping)
         if not ping.has_fix:
             continue
-        same = last is not None and (ping.lon_e7, ping.lat_e7) == (last.lon_e7, last.lat_e7)
+        network = ping.source in (WIFI, CELL)
+        same = last is not None and ping.place == last.place
         frozen = frozen + 1 if ping.source == 0 and ping.status & 8 and same else 0
         too_good = ping.source == 0 and 0 <= ping.accuracy_mm < 1_000 and ping.status & 16
         fix.doubtful = bool(frozen >= 5 or too_good)
         if last is not None:
-            plausible = apart_mm(last, ping) <= may_be_apart_mm(last, ping)
-            if waiting is not None and apart_mm(waiting, ping) <= may_be_apart_mm(waiting, ping):
-                plausible = plausible or apart_mm(waiting, ping) < apart_mm(last, ping)
+            plausible = apart_mm(last, ping) <= may_be_apart_by_speed_mm(last, ping)
+            still = motion.stood_still(ping)
+            if still:
+                near = 20_000.0 + slack_mm(motion.good, ping)
+                plausible = plausible and apart_mm(motion.good, ping) <= near
+            if waiting is not None and not (still and network):
+                second = apart_mm(waiting, ping)
+                agrees = second <= may_be_apart_mm(waiting, ping) and second < apart_mm(last, ping)
+                plausible = plausible or agrees or one_fast_way(last, waiting, ping)
             waiting = None
             if not plausible:
                 waiting = ping
-                fix.jumped = True
+                fix.jumped = apart_mm(last, ping) > may_be_apart_mm(last, ping)
                 continue
         previous = last_of.get(ping.source)
         if previous is None:
             fix.weight = 1024
         else:
-            again = ping.source in (WIFI, CELL) and (previous.lon_e7, previous.lat_e7) == (
-                ping.lon_e7,
-                ping.lat_e7,
-            )
-            fix.weight = weight(ping.time_us - previous.time_us, again)
+            fix.weight = weight(ping.time_us - previous.time_us, network and previous.place == ping.place)
         last_of[ping.source] = ping
         fix.used = True
         last = ping
+        motion.believe(ping)
     return said
 
 
@@ -165,7 +218,8 @@ class Zone:
 def tell(zone, wrong, error, w, source):
     sign = 1 if wrong >= 0 else -1
     network = source in (WIFI, CELL)
-    if abs(wrong) > 5 * error:
+    agrees = w >= 512 and sign * (zone.said[WIFI] + zone.said[CELL]) >= 1024
+    if abs(wrong) > 5 * error and (not network or agrees):
         zone.belief = sign * CLIP
         if network:
             zone.said[source] = sign * NETWORK_CLIP
@@ -246,7 +300,7 @@ class NaiveRule:
         self.open_at = rule.profile.open_log_odds
         self.clear_at = -self.open_at if rule.require == "none" else rule.profile.clear_log_odds
         self.now = NO_TIME
-        self.wrong, self.since, self.bad, self.score = False, NO_TIME, 0, 0
+        self.wrong, self.since, self.bad, self.score, self.lag = False, NO_TIME, 0, 0, 0
         self.open = None
         self.told = NO_TIME
         self.beacon_us = None
@@ -289,7 +343,7 @@ class NaiveRule:
             self.zone_ping(ping, fix)
         else:
             self.condition_ping(ping, fix)
-        self.now = max(self.now, t)
+        self.now = max(self.now, t - 1)  # an edge at this very time comes after the ping
 
     def wrong_mm(self, distance):
         return self.rule.offset_mm - distance if self.sense > 0 else distance + self.rule.offset_mm
@@ -511,7 +565,7 @@ class NaiveRule:
 
     def condition_ping(self, ping, fix):
         t, rule, was = ping.time_us, self.rule, self.wrong
-        bad, since = was, t
+        bad, since, early = was, t, False
         match rule.require:
             case "strap_closed":
                 bad = bool(ping.status & 1)
@@ -537,13 +591,25 @@ class NaiveRule:
                 elif fix.used and self.score:
                     self.score -= 1
                 bad = self.score == 4 or (was and self.score > 0)
+            case "clock":
+                delay_us = (t if ping.received_us is None else ping.received_us) - t
+                if delay_us <= rule.within_us:
+                    bad = delay_us < -rule.within_us
+                elif ping.status & 128:
+                    return
+                else:
+                    bad = True
+                    if self.bad == 0:
+                        self.lag = delay_us // 10_000_000
+                    since_us = self.since if self.bad else t
+                    early = t - since_us + delay_us - self.lag * 10_000_000 < 1_800_000_000 or not self.bad
             case _:
                 return
         if bad:
             self.bad += 1
             if not was and self.bad == 1:
                 self.since = since
-            if not was and t - self.since < rule.profile.dwell_us:
+            if not was and (early or t - self.since < rule.profile.dwell_us):
                 return
             self.wrong = True
             self.settle_condition(t)

@@ -16,6 +16,10 @@ NETWORK_CLIP = (
     2 * ONE
 )  # a network fix says less than the least confidence a profile may ask for (0.9 is 2.197)
 DEEP = 5  # a fix past the line by so many errors settles the matter
+# A deep network fix does so only where network fixes before it had come to say the same, and if half of it is
+# news (42 s after the last of its source, and not a repeated one).
+NETWORK_AGREES = ONE
+NETWORK_NEWS = 512
 STEPS = 256  # of LOG_ODDS, per error radius
 SECOND_US = 1_000_000
 REPEATED = 10  # a network fix repeated to the digit weighs a tenth: it is a cache speaking
@@ -57,11 +61,14 @@ def moved(belief, said, other, wrong_mm, error_mm, weight, network):
     error_mm : int  68 % radius, floored, at least 1
     weight   : int  0..1024, see weight_of
     network  : bool fixes of one network source share a bias: together they never say more than the best of
-                    them; nor do both sources count for more than one fix may say
+                    them; nor do both sources count for more than one fix may say; and a deep one settles the
+                    matter only where those before it agree
     """
     sign = 1 if wrong_mm >= 0 else -1
     away = wrong_mm * sign
-    if away > DEEP * error_mm:
+    if away > DEEP * error_mm and (
+        not network or (weight >= NETWORK_NEWS and sign * (said + other) >= NETWORK_AGREES)
+    ):
         return sign * CLIP, (sign * NETWORK_CLIP if network else said)
     step = away * STEPS // error_mm
     says = sign * (int(LOG_ODDS[step]) if step < len(LOG_ODDS) else FIX_CLIP)

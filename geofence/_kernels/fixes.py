@@ -29,8 +29,8 @@ __all__ = [
 
 # Bits that `believe` sets for each ping.
 HAS_FIX = 1
-USED = 2  # its fix is evidence
-JUMPED = 4  # its fix waits: nothing moves so fast
+USED = 2  # its fix is evidence; without it the fix waits
+JUMPED = 4  # it waits because nothing moves so fast
 REACHED = 8  # a second fix bears out a jump that was waiting: the wearer really is there
 FROZEN = 16  # repeats to the digit while the device says it moves
 TOO_GOOD = 32  # claims an accuracy that no receiver has indoors
@@ -47,6 +47,7 @@ FLOOR_MM = (5_000, 30_000, 150_000, 3_000)
 UNKNOWN_MM = (15_000, 60_000, 1_000_000, 10_000)
 
 MAX_SPEED_MPS = 70.0  # 252 km/h: faster than any car on a public road
+FASTEST_MPS = 350.0  # an airliner with the wind behind it
 SLACK = 2.0  # times both errors, on top of it: two honest fixes differ by more once in a few hundred
 E7_MM = (
     11.17  # an upper bound of one count of 1e-7 degree: of latitude at a pole, of longitude at the equator
@@ -56,6 +57,20 @@ FROZEN_FIXES = 5  # so many fixes in a row equal to the digit: a moving receiver
 TOO_GOOD_MM = 1_000
 STATUS_MOVING = 1 << 3
 STATUS_BEACON = 1 << 4
+
+# What a device has said of its own movement.
+REPORTS = 1  # it has set `moving` before, so not setting it means rest
+MOVED = 2  # since the last good fix it moved, or may have: it was silent for too long to tell
+HOME = 4  # the beacon was in range at the last good fix: the last believed one of GNSS or a beacon
+
+UNKNOWN_SPEED = 65_535
+MOVING_CMPS = 100  # a receiver at rest shows up to half of it, a walker more
+SILENT_US = 600 * SECOND_US  # who was not heard for so long may have been anywhere
+STILL_MM = 20_000.0  # a step or two, and the drift of a fix indoors
+STEADY_US = 120 * SECOND_US  # for so long two speeds bound the way between them
+STEADY = 1.5  # times the greater of both: who slows down was faster before
+WALK_CMPS = 200  # at least
+STRAIGHT = 0.9  # of the way by the fix between: so straight goes what is really fast
 
 
 @njit(**PLAIN)
@@ -210,12 +225,57 @@ def _room_mm(elapsed_us, error_a, error_b):
 
 
 @njit(**PLAIN)
+def _steady_mm(elapsed_us, error_a, error_b, speed_a, speed_b, room_mm):
+    """How far apart two fixes may be by the speeds that they carry; room_mm where those say nothing.
+
+    A receiver measures speed by Doppler shift, which stays right when its position does not.
+    """
+    speed = max(speed_a, speed_b)
+    if speed == UNKNOWN_SPEED or elapsed_us > STEADY_US or speed < MOVING_CMPS:
+        return room_mm  # below MOVING_CMPS nothing shows that it measures speeds at all
+    seconds = max(1.0, elapsed_us / SECOND_US)
+    steady = STILL_MM + SLACK * (error_a + error_b) + 10.0 * STEADY * max(speed, WALK_CMPS) * seconds
+    return min(room_mm, steady)
+
+
+@njit(**PLAIN)
+def _stood_still(row, status):
+    """Whether the wearer has stood still since the last good fix, by what the device says of it."""
+    if row.good_error_mm < 0:
+        return False
+    at_rest = row.motion & (REPORTS | MOVED) == REPORTS
+    return at_rest or (row.motion & HOME != 0 and status & STATUS_BEACON != 0)
+
+
+@njit(**PLAIN)
+def _borne_out(row, t, lon, lat, error_mm):
+    """Whether this fix bears out the one that waits.
+
+    It does if the wearer can have come from there and it is nearer to there than to the last believed one; or
+    if the three lie on one straight way, gone at a like speed, which may be faster than any car.
+    """
+    room = _room_mm(t - row.wait_us, row.wait_error_mm, error_mm)
+    # 0: exact distances, they are compared with each other
+    first = _apart(row.lon_e7, row.lat_e7, row.wait_lon, row.wait_lat, 0.0)
+    second = _apart(row.wait_lon, row.wait_lat, lon, lat, 0.0)
+    whole = _apart(row.lon_e7, row.lat_e7, lon, lat, 0.0)
+    if second <= room and second < whole:
+        return True
+    first_us, second_us = row.wait_us - row.fix_us, t - row.wait_us
+    if first_us <= 0 or second_us <= 0 or whole < STRAIGHT * (first + second):
+        return False
+    a, b = first / first_us, second / second_us  # mm in a microsecond: km/s
+    return max(a, b) <= FASTEST_MPS / 1000.0 and a <= 2.0 * b and b <= 2.0 * a
+
+
+@njit(**PLAIN)
 def believe(
     device,
     fix_time_us,
     lon_e7,
     lat_e7,
     accuracy_mm,
+    speed_cmps,
     status,
     devices,
     bits,
@@ -244,6 +304,13 @@ def believe(
         from_lat[i] = row.lat_e7
         t = fix_time_us[i]
         gap_us[i] = t - row.fix_us if row.fix_us != NO_TIME else 0
+        heard_us = fix_time_us[i - 1] if i > 0 and device[i - 1] == device[i] else row.ping_us
+        if status[i] & STATUS_MOVING:
+            row.motion |= REPORTS | MOVED
+        elif speed_cmps[i] != UNKNOWN_SPEED and speed_cmps[i] >= MOVING_CMPS:
+            row.motion |= MOVED
+        elif heard_us == NO_TIME or t - heard_us > SILENT_US:
+            row.motion |= MOVED
         if lat_e7[i] == NO_FIX or lon_e7[i] == NO_FIX:
             continue
         flags = HAS_FIX
@@ -268,14 +335,18 @@ def believe(
             row.frozen = 0
 
         if row.fix_us != NO_TIME:
-            room = _room_mm(t - row.fix_us, row.error_mm, error)
-            apart = _apart(row.lon_e7, row.lat_e7, lon, lat, room)
-            plausible = apart <= room
+            elapsed_us = t - row.fix_us
+            room = _room_mm(elapsed_us, row.error_mm, error)
+            near = _steady_mm(elapsed_us, row.error_mm, error, row.speed_cmps, speed_cmps[i], room)
+            apart = _apart(row.lon_e7, row.lat_e7, lon, lat, near)
+            plausible = apart <= near
+            still = _stood_still(row, status[i])
+            if still and plausible:
+                near = STILL_MM + SLACK * (row.good_error_mm + error)
+                plausible = _apart(row.good_lon, row.good_lat, lon, lat, near) <= near
             if row.wait_us != NO_TIME:
-                wait_room = _room_mm(t - row.wait_us, row.wait_error_mm, error)
-                # 0: exact distances, they are compared with each other
-                wait_apart = _apart(row.wait_lon, row.wait_lat, lon, lat, 0.0)
-                if wait_apart <= wait_room and wait_apart < _apart(row.lon_e7, row.lat_e7, lon, lat, 0.0):
+                # who stands still was not carried off by what a network says, however often it says so
+                if not (still and (source == 1 or source == 2)) and _borne_out(row, t, lon, lat, error):
                     plausible = True
                     flags |= REACHED
                 row.wait_us = NO_TIME
@@ -284,7 +355,7 @@ def believe(
                 row.wait_lon = lon
                 row.wait_lat = lat
                 row.wait_error_mm = error
-                bits[i] = flags | JUMPED
+                bits[i] = flags if apart <= room else flags | JUMPED
                 continue
 
         repeated = False
@@ -306,4 +377,8 @@ def believe(
             row.beacon_us = t
         weight[i] = weight_of(t - last_us, repeated) if last_us != NO_TIME else 1024
         row.fix_us, row.lon_e7, row.lat_e7, row.error_mm, row.source = t, lon, lat, error, source
+        row.speed_cmps = speed_cmps[i]
+        if source == 0 or source == 3:
+            row.good_lon, row.good_lat, row.good_error_mm = lon, lat, error
+            row.motion = row.motion & REPORTS | (HOME if status[i] & STATUS_BEACON else 0)
         bits[i] = flags | USED

@@ -27,7 +27,7 @@ NONE = -1
 NO_TIME = -(1 << 63)
 FAR_FUTURE = 1 << 62
 
-OPENED, CLOSED = 1, 2
+OPENED, CLOSED, AMENDED = 1, 2, 3
 
 # devices, due_us, duties, pairs, opens, used, free : see geofence.state.State
 # rules      : RULE (r,)
@@ -48,15 +48,15 @@ World = namedtuple(  # noqa: PYI024 - numba wants no types here
 Said = namedtuple("Said", "out when moves crosses count")  # noqa: PYI024
 
 # The pings of a batch, sorted by device and time, and what earlier kernels found out about each.
-# device, time_us, boot, seq, lon, lat, status, battery : columns
+# device, time_us, received_us, boot, seq, lon, lat, status, battery : columns
 # bits, error_mm, weight, from_lon, from_lat, gap_us    : see fixes.believe
 # own_start (n+1,), own_mm      : distances to the device's private zones
 # hit_start (n+1,), hit_zone, hit_mm : zones in reach
 # cut_start (n+1,), cut_zone    : zones that the track since the last fix touches
 Batch = namedtuple(  # noqa: PYI024
     "Batch",
-    "device time_us boot seq lon lat status battery bits error_mm weight from_lon from_lat gap_us "
-    "own_start own_mm hit_start hit_zone hit_mm cut_start cut_zone",
+    "device time_us received_us boot seq lon lat status battery bits error_mm weight from_lon from_lat "
+    "gap_us own_start own_mm hit_start hit_zone hit_mm cut_start cut_zone",
 )
 
 

@@ -89,6 +89,7 @@ def random_rules(rng: random.Random):
         ("contact", {"within": "4 min"}),
         ("no_jamming", {}),
         ("plausible_movement", {}),
+        ("clock", {"within": "2 min"}),
     ):
         if rng.random() < 0.3:
             add(require, subjects="all", **more)
@@ -102,6 +103,9 @@ def random_track(rng: random.Random, length: int, start_us=START_US):
     """Pings of one device that walks, rests, drives, jumps, and is seen by every source."""
     east, north, t = rng.uniform(-300, 900), rng.uniform(-300, 400), start_us
     mode = "walk"
+    speaks = rng.choice([0, 0.8])  # how often it tells its speed
+    clock_s = rng.choice([0, 0, 0, 180, -150])  # how far its clock is behind
+    says_moving = rng.random() < 0.7
     pings = []
     for _ in range(length):
         t += rng.choice([1, 5, 15, 30, 30, 60, 60, 90, 300]) * SECOND + rng.choice([0, 0, 123_456])
@@ -120,17 +124,25 @@ def random_track(rng: random.Random, length: int, start_us=START_US):
         else:
             lon_e7 = round((LON + (east + rng.gauss(0, noise)) * METRE_LON) * 1e7)
             lat_e7 = round((LAT + (north + rng.gauss(0, noise)) * METRE_LAT) * 1e7)
+        if rng.random() < 0.03:
+            lat_e7 += rng.choice([-1, 1]) * round(rng.uniform(100, 400) * METRE_LAT * 1e7)  # a wild fix
         if rng.random() < 0.04:
             lon_e7 += rng.choice([-1, 1]) * 5_000_000  # a jump of 45 km
         if rng.random() < 0.1:
             lon_e7 = lat_e7 = NO_FIX
         status = source << 8
         status |= 1 if rng.random() < 0.08 else 0
-        status |= 8 if mode != "rest" else 0
+        status |= 8 if mode != "rest" and says_moving else 0
         status |= 16 if abs(east) < 60 and abs(north) < 60 else 0
         status |= 32 if rng.random() < 0.08 else 0
         accuracy_mm = -1 if rng.random() < 0.1 else round(accuracy_m * 1000)
-        pings.append(Ping(t, lon_e7, lat_e7, accuracy_mm, status, rng.choice([255, 20, 28, 32, 34, 40, 80])))
+        battery = rng.choice([255, 20, 28, 32, 34, 40, 80])
+        speed = 65_535
+        if source == 0 and rng.random() < speaks:
+            speed = round(100 * step / 30 * rng.uniform(0.5, 1.5))
+        delay_s = clock_s + rng.choice([0, 0, 1, 40, 900])
+        status |= 128 if delay_s - clock_s == 900 and rng.random() < 0.5 else 0
+        pings.append(Ping(t, lon_e7, lat_e7, accuracy_mm, status, battery, speed, t + delay_s * SECOND))
     return pings
 
 
@@ -147,6 +159,8 @@ def columns(devices, tracks):
         seq=[r[1] for r in rows],
         boot=[0] * len(rows),
         fix_time_us=[r[2].time_us for r in rows],
+        received_time_us=[r[2].time_us if r[2].received_us is None else r[2].received_us for r in rows],
+        speed_cmps=[r[2].speed for r in rows],
         lon_e7=[r[2].lon_e7 for r in rows],
         lat_e7=[r[2].lat_e7 for r in rows],
         accuracy_mm=[r[2].accuracy_mm for r in rows],

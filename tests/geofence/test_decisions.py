@@ -25,10 +25,11 @@ from geofence import (
     sentence,
     to_rfc3339,
 )
+from geofence.calls import call_times
 from geofence.records import FLAG_INITIAL, FLAG_LATE
 from tests.geofence.engine_worlds import LAT, LON, METRE_LAT, METRE_LON, START_US, circle, ruleset
 
-STRAP, BEACON, JAMMING = 1, 16, 32
+STRAP, MOVING, BEACON, JAMMING, BUFFERED = 1, 8, 16, 32, 128
 WIFI, CELL = 1 << 8, 2 << 8
 MINUTE = 60_000_000
 SURE = 997_527  # log-odds 6
@@ -50,7 +51,18 @@ class Bench:
         self.moves += list(decided.transitions)
         return decided
 
-    def ping(self, minute, east_m=None, north_m=0, *, accuracy_m=5.0, status=0, battery=255):
+    def ping(
+        self,
+        minute,
+        east_m=None,
+        north_m=0,
+        *,
+        accuracy_m=5.0,
+        status=0,
+        battery=255,
+        speed_mps=None,
+        received_minute=None,
+    ):
         self.seq += 1
         lon = NO_FIX if east_m is None else round((LON + east_m * METRE_LON) * 1e7)
         lat = NO_FIX if east_m is None else round((LAT + north_m * METRE_LAT) * 1e7)
@@ -64,6 +76,10 @@ class Bench:
             accuracy_mm=[-1 if accuracy_m is None else round(accuracy_m * 1000)],
             status=[status],
             battery_pct=[battery],
+            speed_cmps=[65_535 if speed_mps is None else round(speed_mps * 100)],
+            received_time_us=[
+                self.start_us + round((minute if received_minute is None else received_minute) * MINUTE)
+            ],
         )
         self.sent.append(ping)
         return ping
@@ -238,6 +254,21 @@ def test_2_7_nothing_is_held_back_while_the_rule_is_not_in_force():
     assert not bench.rows
 
 
+def test_2_8_a_lasting_violation_says_its_newest_numbers():
+    bench = Bench(HOME)
+    bench.at(0, 0)
+    for minute in range(1, 21):
+        bench.at(minute, 190 + 10 * minute, status=MOVING)
+    rows = [r for r in bench.rows if r["change"] == AMENDED]
+    assert [(int(r["fixes"]), round(r["depth_mm"] / 1000, -1)) for r in rows] == [
+        (4, 80), (6, 100), (8, 120), (16, 200),
+    ]  # fmt: skip
+    assert [int(r["revision"]) for r in bench.rows] == [0, 1, 2, 3, 4]
+    assert all(r["flags"] == 0 and r["closed_us"] == NO_TIME for r in rows)
+    bench.at(30, 0, status=MOVING)
+    assert bench.story()[-1][0] == CLOSED
+
+
 @pytest.mark.parametrize("accuracy_m", [0, 0.001, 4.999, 5])
 def test_3_1_an_absurd_accuracy_counts_as_the_floor(accuracy_m):
     bench = Bench(HOME)
@@ -335,6 +366,109 @@ def test_3_6_an_impossible_jump_waits_for_a_second_fix():
     bench.at(1.5, 40_000)
     bench.at(2, 40_010)
     assert bench.story() == [(OPENED, 2, 2, None)]
+
+
+def openings(bench):
+    return [row[1:3] for row in bench.story() if row[0] == OPENED]
+
+
+def test_3_5_one_deep_wifi_fix_opens_nothing_nor_does_a_cached_one_repeated():
+    bench = Bench(HOME)
+    bench.at(0, 0)
+    for minute in range(1, 60):
+        bench.at(minute, 500, status=WIFI, accuracy_m=40)  # 350 m past the line, again and again to the digit
+    assert openings(bench) == []
+
+
+def test_3_5_a_wearer_who_is_away_is_found_by_network_fixes_alone():
+    bench = Bench(HOME)
+    bench.at(0, 0)
+    for minute in range(1, 4):
+        bench.at(5 * minute, 5_000 + 100 * minute, status=WIFI, accuracy_m=40)
+    assert openings(bench) == [(5, 10)]
+
+
+@pytest.mark.parametrize("status", [0, MOVING])
+def test_3_6_1_who_may_have_come_so_far_opens_at_the_first_ping(status):
+    bench = Bench(AWAY)
+    bench.at(0, -300, status=status)
+    bench.at(5, 400, 300, status=status)
+    assert openings(bench) == [(5, 5)]
+
+
+def test_3_6_2_a_walker_does_not_jump_but_a_driver_gets_there():
+    walker = Bench(AWAY)
+    walker.at(0, 120, 300, status=MOVING, speed_mps=1.4, accuracy_m=2)
+    walker.at(1 / 6, 320, 300, status=MOVING, speed_mps=1.4, accuracy_m=2)  # 200 m in 10 s
+    walker.at(2 / 6, 130, 300, status=MOVING, speed_mps=1.4, accuracy_m=2)
+    assert walker.rows == []
+    driver = Bench(AWAY)
+    driver.at(0, 120, 300, status=MOVING, speed_mps=14)
+    driver.at(1 / 6, 320, 300, status=MOVING, speed_mps=14)
+    assert openings(driver) == [(1 / 6, 1 / 6)]
+
+
+def at_rest(bench, east_m=0, north_m=0):
+    """A device that is known to report movement has come to rest."""
+    bench.at(0, east_m, north_m, status=MOVING)
+    bench.at(1, east_m, north_m)
+
+
+def test_3_6_3_a_wild_fix_of_a_resting_device_opens_nothing():
+    bench = Bench(HOME)
+    at_rest(bench)
+    bench.at(6, 350, accuracy_m=2)  # claims 2 m, is 350 m off
+    bench.at(11, 0)
+    assert bench.rows == []
+    bench.at(16, 351, accuracy_m=2)
+    bench.at(21, 353, accuracy_m=2)  # it is borne out
+    assert openings(bench) == [(21, 21)]
+
+
+@pytest.mark.parametrize(("status", "more"), [(MOVING, {}), (0, {"speed_mps": 1.2}), (0, {"minute": 12})])
+def test_3_6_3_who_moved_or_was_silent_opens_at_the_first_ping(status, more):
+    bench = Bench(HOME)
+    at_rest(bench)
+    minute = more.pop("minute", 6)
+    bench.at(minute, 350, status=status, **more)
+    assert openings(bench) == [(minute, minute)]
+
+
+def test_3_6_3_movement_counts_since_the_last_good_fix_also_without_a_position():
+    bench = Bench(HOME)
+    at_rest(bench)
+    bench.at(2, None, status=MOVING)
+    bench.at(3, 350)
+    assert openings(bench) == [(3, 3)]
+
+
+def test_3_6_3_the_beacon_in_range_of_both_fixes_holds_the_wearer_too():
+    bench = Bench(AWAY)
+    bench.at(0, 120, 300, status=BEACON)
+    bench.at(5, 400, 300, status=BEACON)
+    assert bench.rows == []
+    bench.at(10, 400, 300)
+    assert openings(bench) == [(10, 10)]
+
+
+def test_3_6_4_no_network_fix_carries_a_resting_wearer_off():
+    bench = Bench(HOME)
+    at_rest(bench)
+    for minute in range(6, 600, 5):  # as from an access point that was moved
+        bench.at(minute, 600 + minute % 7, status=WIFI, accuracy_m=40)
+    assert bench.rows == []
+    assert bench.log_odds() == -6
+
+
+def test_3_6_5_a_fast_train_is_believed_and_a_jump_to_and_fro_is_not():
+    train = Bench(AWAY)
+    for k in range(6):
+        train.at(k / 2, -9_560 + 2_490 * k, 300)  # 83 m/s
+    assert openings(train) == [(2, 2)]
+    jumper = Bench(AWAY)
+    for k in range(6):
+        jumper.at(k / 2, 400 if k % 2 else -12_000, 300)
+    assert openings(jumper) == []
 
 
 def test_3_7_a_beacon_in_range_is_evidence_of_being_home():
@@ -520,7 +654,8 @@ def test_5_4_a_warning_comes_before_the_line():
     )
     assert bench.rows[0]["severity"] == 1
     bench.at(10, 400, 300)
-    assert [bench.rules.rule_ids[r["rule"]] for r in bench.rows] == ["r.warning", "r"]
+    opened = [r for r in bench.rows if r["change"] == OPENED]
+    assert [bench.rules.rule_ids[r["rule"]] for r in opened] == ["r.warning", "r"]
 
 
 def test_5_5_order_and_cuts_of_batches_change_nothing():
@@ -747,6 +882,116 @@ def test_6_6_a_telephone_of_the_roster_that_never_speaks_misses_its_call():
     assert bench.story() == [(OPENED, 120, 120, None)]
 
 
+def test_6_7_a_late_call_within_grace_is_recorded():
+    bench = Bench(rule("check_in", when="13:00-14:00", grace="10 min"))
+    bench.at(0, 0)
+    bench.take(bench.engine.check_in([Call(bench.start_us + 125 * MINUTE, "verified")]))
+    bench.tick(200)
+    assert bench.story() == [(HELD_BACK, 120, 125, 125)]
+    assert said(bench) == [
+        "d0 checked in late, within grace: due until 2026-11-24T19:00:00Z, came 2026-11-24T19:05:00Z"
+    ]
+
+
+def said(bench):
+    return [sentence(bench.rules, bench.engine.devices, row) for row in bench.rows]
+
+
+def test_6_6_each_fate_of_a_call_has_its_sentence():
+    bench = Bench(rule("check_in", when="13:00-14:00", grace="10 min"))
+    bench.at(0, 0)
+    bench.take(bench.engine.check_in([Call(bench.start_us + 71 * MINUTE, "failed")]))
+    bench.take(bench.engine.check_in([Call(bench.start_us + 72 * MINUTE, "verified")]))
+    bench.tick(24 * 60 + 131)
+    bench.take(bench.engine.check_in([Call(bench.start_us + (24 * 60 + 140) * MINUTE, "verified")]))
+    assert said(bench) == [
+        "d0 failed a check-in at 2026-11-24T18:11:00Z",
+        "d0 failed a check-in at 2026-11-24T18:11:00Z, verified 2026-11-24T18:12:00Z",
+        "d0 missed a check-in that was due until 2026-11-25T19:10:00Z (10 min of grace included)",
+        "d0 missed a check-in that was due until 2026-11-25T19:10:00Z (10 min of grace included), verified "
+        + "2026-11-25T19:20:00Z",
+    ]
+
+
+KEY = {"call_key": "c2l4dGVlbiBieXRlcyBvciBtb3JlIG9mIGl0"}
+
+
+def drawn(**more):
+    rules = ruleset([rule("check_in", when="13:00-17:00", answer_within="10 min", calls=2, **more)], **KEY)
+    return rules, call_times(rules, "d0", START_US, START_US + 3 * 24 * 60 * MINUTE)
+
+
+def test_6_8_drawn_calls_lie_in_their_parts_and_differ_by_day_device_and_key():
+    rules, calls = drawn()
+    minutes = [((begin - START_US) / MINUTE, (end - begin) / MINUTE) for _, begin, end in calls]
+    assert len(minutes) == 6
+    for k, (minute, length) in enumerate(minutes):
+        assert length == 10
+        assert 0 <= minute - (60 + k // 2 * 24 * 60 + k % 2 * 120) <= 110
+    offsets = {(begin - START_US) % (24 * 60 * MINUTE) for _, begin, _ in calls}
+    assert len(offsets) == 6
+    assert call_times(rules, "d1", START_US, START_US + 3 * 24 * 60 * MINUTE) != calls
+    other = ruleset(
+        [rule("check_in", when="13:00-17:00", answer_within="10 min", calls=2)], call_key="b" * 24
+    )
+    assert call_times(other, "d0", START_US, START_US + 3 * 24 * 60 * MINUTE) != calls
+
+
+def test_6_8_the_draw_is_what_the_page_says():
+    _, calls = drawn()
+    begin = START_US + 60 * MINUTE
+    key = b"sixteen bytes or more of it"
+    seed = hashlib.blake2b(b"r\0d0", key=key, digest_size=16).digest()
+    number = hashlib.blake2b(begin.to_bytes(8, "little"), key=seed, digest_size=8).digest()
+    assert calls[0][1] == begin + int.from_bytes(number, "big") % (110 * 60 + 1) * 1_000_000
+
+
+def test_6_8_a_drawn_call_is_missed_or_kept_like_any_other():
+    rules, calls = drawn()
+    bench = Bench(rules)
+    bench.at(0, 0)
+    first, second = calls[:2]
+    bench.take(bench.engine.check_in([Call(first[1] - 1, "verified")]))  # before it was due: no answer to it
+    bench.engine = Engine.restore(rules, bench.engine.snapshot())
+    bench.take(bench.engine.check_in([Call(first[2] + MINUTE, "verified"), Call(second[1], "verified")]))
+    bench.tick(24 * 60)
+    assert [(int(r["change"]), int(r["opened_us"])) for r in bench.rows] == [
+        (OPENED, first[2]), (CLOSED, first[2]),
+    ]  # fmt: skip
+
+
+def test_6_8_a_call_that_a_leave_touches_is_not_placed():
+    _, calls = drawn()
+    moment = calls[0][1] + 5 * MINUTE
+    leave = {"subjects": ["device:d0"], "from": to_rfc3339(moment), "until": to_rfc3339(moment + MINUTE)}
+    leave |= {"granted_by": "Judge K."}
+    one = rule("check_in", when="13:00-17:00", answer_within="10 min", calls=2)
+    rules = ruleset([one], leaves=[leave], **KEY)
+    assert call_times(rules, "d0", START_US, START_US + 3 * 24 * 60 * MINUTE) == calls[1:]
+
+
+def test_6_9_a_clock_that_runs_ahead():
+    bench = Bench(rule("clock", within="2 min"))
+    bench.at(0, 0, received_minute=-1)
+    bench.at(10, 0, received_minute=7)
+    bench.at(11, 0, received_minute=11)
+    assert bench.story() == [(OPENED, 10, 10, None), (CLOSED, 10, 10, 11)]
+    assert said(bench)[0] == "d0 clock wrong by more than 2 min"
+
+
+def test_6_9_a_clock_that_is_behind_and_a_backlog_that_is_not():
+    behind = Bench(rule("clock"))
+    for minute in range(0, 60, 5):
+        behind.at(minute, 0, received_minute=minute + 20)
+    assert behind.story() == [(OPENED, 0, 30, None)]
+    backlog = Bench(rule("clock"))
+    for minute in range(0, 60, 5):
+        backlog.at(minute, 0, received_minute=61)
+    for minute in range(60, 120, 5):
+        backlog.at(minute, 0, received_minute=minute + 61, status=BUFFERED)
+    assert backlog.rows == []
+
+
 def test_7_late_pings_refute_amend_and_replace():
     bench = Bench(rule("inside", "home", when="20:00-06:00"))
     bench.at(470, 600)
@@ -782,7 +1027,7 @@ def test_7_2_what_was_withdrawn_and_is_borne_out_after_all_goes_on_counting():
     for minute in range(7, 12):
         bench.at(minute, 155, 300)
     bench.at(12, 0, 300)
-    said = [(OPENED, None), (WITHDRAWN, None), (OPENED, None), (CLOSED, 12 * MINUTE)]
+    said = [(OPENED, None), (WITHDRAWN, None), (OPENED, None), (AMENDED, None), (CLOSED, 12 * MINUTE)]
     assert fates(bench) == [(0, k, change, MINUTE, closed) for k, (change, closed) in enumerate(said)]
 
 
@@ -842,3 +1087,37 @@ def test_sentences_can_be_read():
     assert said[0] == "d0 inside exclusion zone victim by 250 m ± 5 m, 1 fix, 99.8 % sure"
     assert said[1] == "d0 strap open"
     assert "for 4 min 30 s, 2 fixes" in said[2]
+
+
+def test_a_sentence_calls_a_zone_by_its_name():
+    zones = {
+        "type": "FeatureCollection",
+        "features": [
+            circle("school-1", 0, 0, 100, name="Oak Street School"),
+            circle("h", 0, 0, 50, name="Home"),
+        ],
+    }
+    rules = {"rules": [rule("outside", "school-1", id="away"), rule("inside", "h", id="in")]}
+    bench = Bench(Ruleset.from_document({"zones": zones, "rules": rules}))
+    bench.at(0, 0)
+    bench.at(1, 300)
+    assert said(bench) == [
+        "d0 inside Oak Street School's exclusion zone by 100 m ± 5 m, 1 fix, 99.8 % sure",
+        "d0 inside Oak Street School's exclusion zone by 100 m ± 5 m for 1 min, 1 fix, 99.8 % sure, "
+        + "ended 2026-11-24T17:01:00Z",
+        "d0 outside Home by 250 m ± 5 m, 1 fix, 99.8 % sure",
+    ]
+
+
+def test_7_4_what_the_rules_before_decided_stands():
+    bench = Bench(AWAY)
+    bench.at(0, -300)
+    bench.at(10, 400, 300)
+    bench.at(20, -300)
+    before = len(bench.rows)
+    bench.take(bench.engine.adopt(ruleset([AWAY, HOME | {"id": "home"}]), bench.start_us + 30 * MINUTE))
+    bench.at(40, -300)
+    assert bench.at(15, -300).late.all()  # it would have closed the violation five minutes sooner
+    bench.take(bench.engine.rejudge(Pings.concat(bench.sent)))
+    away = [r for r in bench.rows[before:] if r["rule"] == 0]
+    assert away == []

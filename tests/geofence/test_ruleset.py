@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geofence import RuleError, Ruleset, from_rfc3339
+from geofence import RuleError, Ruleset, ZoneError, from_rfc3339
 from geofence.schema import duration_us
 from geofence.toml_lines import key_lines
 from tests.geofence.engine_worlds import ZONES
@@ -54,7 +54,8 @@ def test_the_examples_of_the_documentation_load(tmp_path):
 
 def test_every_key_of_the_schema_is_documented():
     text = DOCS.read_text("utf-8")
-    source = Path(__file__).parents[2].joinpath("geofence", "ruleset.py").read_text("utf-8")
+    package = Path(__file__).parents[2] / "geofence"
+    source = "".join((package / f"{name}.py").read_text("utf-8") for name in ("rule_reader", "profiles"))
     keys = set(
         re.findall(r"table\.(?:text|texts|choice|flag|number|duration|time|raw)\(\s*\"(\w+)\"", source)
     )
@@ -77,6 +78,7 @@ def test_a_changed_rule_changes_the_digest(tmp_path):
     assert load(tmp_path, rule.format("low")).digest != load(tmp_path, rule.format("high")).digest
 
 
+CALLS = '[[rules]]\nid = "r"\nsubjects = ["all"]\nrequire = "check_in"\nwhen = "10:00-12:00"\n'
 GOOD = '[[rules]]\nid = "r"\nsubjects = ["all"]\n'
 
 
@@ -96,6 +98,10 @@ GOOD = '[[rules]]\nid = "r"\nsubjects = ["all"]\n'
         (GOOD + 'require = "inside"\nzones = ["home"]\nwhen = "20:00-0x:00"\n', 6, "opening_hours"),
         (GOOD + 'require = "strap_closed"\nfrom = "yesterday"\n', 5, "2026-11-24T08:00:00Z"),
         (GOOD + 'require = "check_in"\n', 1, "windows"),
+        (CALLS + 'answer_within = "10 min"\n', 6, 'write call_key = "'),
+        (CALLS + "calls = 2\n", 6, "answer_within"),
+        (CALLS + 'answer_within = "10 min"\ncalls = 2.5\n', 7, "whole number"),
+        ('call_key = "c2hvcnQ="\n', 1, "5 bytes"),
         (GOOD + 'require = "strap_closed"\nabove_pct = 3\n', 5, "no such key"),
         (GOOD + 'require = "strap_closed"\n' + GOOD + 'require = "strap_closed"\n', 6, "another rule"),
         ('[[rules]]\nsubjects = ["everyone"]\nid = "r"\nrequire = "strap_closed"\n', 2, '"device:ID"'),
@@ -199,3 +205,24 @@ def test_lines_are_found_past_arrays_strings_and_comments():
     assert lines["rules", 0, "id"] == 11
     assert lines["rules", 1, "id"] == 13
     assert lines["p", "q", "r", "s"] == 15
+
+
+def test_bad_zones_do_not_hide_bad_rules(tmp_path):
+    (tmp_path / "zones").mkdir()
+    point = {
+        "type": "Feature",
+        "properties": {"id": "home"},
+        "geometry": {"type": "Point", "coordinates": [0, 0]},
+    }
+    (tmp_path / "zones" / "z.geojson").write_text(json.dumps(point))
+    rules = tmp_path / "rules.toml"
+    good = '[[rules]]\nid = "r"\nsubjects = ["all"]\nrequire = "inside"\nzones = ["home"]\n'
+    rules.write_text(good)
+    with pytest.raises(ZoneError, match="home"):  # the rule names a zone that is there, if a bad one
+        Ruleset.load(tmp_path)
+    rules.write_text(good + 'severity = "hi"\n')
+    with pytest.raises(RuleError) as raised:
+        Ruleset.load(tmp_path)
+    assert len(raised.value.problems) == len(raised.value.paths) == 2
+    assert raised.value.problems[0].startswith('zone "home"')
+    assert "rules.toml:6: rules[0].severity" in raised.value.problems[1]
