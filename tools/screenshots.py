@@ -28,6 +28,16 @@ PICK = """
 """
 
 
+HALF_WAY = """
+(() => {
+  document.querySelector(".history").scrollIntoView();
+  const slider = document.querySelector(".history input");
+  slider.value = String(Math.floor(slider.max / 2));
+  slider.dispatchEvent(new Event("input"));
+})()
+"""
+
+
 def main() -> None:
     """Take each picture in a tab of its own."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -51,7 +61,7 @@ def main() -> None:
 
 
 def look(page: Page, url: str, directory: Path, name: str) -> None:
-    """The fleet, then an alert with its track."""
+    """The fleet, an alert with its track, the replay with the beliefs, and the form of a new zone."""
     page.open(url)
     page.wait("document.querySelectorAll('.alert').length > 0", ALERT_TIMEOUT_S)
     time.sleep(MAP_SETTLE_S)
@@ -61,6 +71,14 @@ def look(page: Page, url: str, directory: Path, name: str) -> None:
     page.wait("!!document.querySelector('#detail a[download]')")
     time.sleep(MAP_SETTLE_S)
     save(page, directory / f"{name}-alert.png")
+    page.wait("!!document.querySelector('.plot canvas')")
+    page.run(HALF_WAY)
+    time.sleep(MAP_SETTLE_S / 3)
+    save(page, directory / f"{name}-replay.png")
+    page.key("Escape")
+    page.run("document.querySelector('#draw-open').click()")
+    page.wait("document.querySelector('#zone-said').textContent.startsWith('Click')")
+    save(page, directory / f"{name}-draw.png")
 
 
 def save(page: Page, path: Path) -> None:

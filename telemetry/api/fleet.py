@@ -88,6 +88,7 @@ def fleet_routes(reader: Reader) -> APIRouter:
                     "application/json": {"example": _TRACK_EXAMPLE},
                     "text/csv": {"schema": {"type": "string"}},
                     "application/geo+json": {"schema": {"type": "object"}},
+                    "application/mf+json": {"schema": {"type": "object"}},
                 }
             },
             **problems(404, 406, 422, 503),

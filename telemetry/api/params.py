@@ -115,7 +115,7 @@ class Between(Filter):
 class TrackFilter(Between):
     """Which part of a track, and how it is written."""
 
-    format: Literal["json", "csv", "geojson"] | None = Field(
+    format: Literal["json", "csv", "geojson", "mfjson"] | None = Field(
         None, description="instead of an Accept header: for links in a browser"
     )
     reason: Annotated[str, BeforeValidator(_plain_text), Field(max_length=500)] | None = Field(

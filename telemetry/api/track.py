@@ -1,4 +1,4 @@
-"""A device's stored pings, streamed: as JSON, CSV or GeoJSON."""
+"""A device's stored pings, streamed: as JSON, CSV or GeoJSON; and as one OGC moving feature."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ MEDIA_TYPES: Final[Mapping[str, str]] = {
     "application/json": "json",
     "text/csv": "csv",
     "application/geo+json": "geojson",
+    "application/mf+json": "mfjson",
 }
 
 
@@ -135,6 +136,9 @@ async def write_track(
     An error of the store on the way is raised, so the response breaks off without its end: what was cut
     short can't be taken for the whole.
     """
+    if style == "mfjson":
+        yield await _moving_feature(device_id, chunks)
+        return
     writer = _WRITERS[style](device_id)
     yield writer.head
     first = True
@@ -145,3 +149,53 @@ async def write_track(
         yield text if first else writer.between + text
         first = False
     yield writer.tail
+
+
+async def _moving_feature(device_id: str, chunks: AsyncIterator[Sequence[TrackRow]]) -> bytes:
+    """The track as OGC Moving Features JSON (OGC 19-045r3): one MovingPoint, its error and charge beside it.
+
+    All times stand before all places, so it can't be streamed; a fix is some 100 bytes. Pings without a fix
+    have no place in it, and of several with one time the first stands: times must grow.
+    """
+    pings: list[TrackPing] = []
+    last_us: int | None = None
+    async for rows in chunks:
+        for row in rows:
+            if row.lat_e7 != NO_FIX and row.fix_time_us != last_us:
+                pings.append(ping_of(row))
+                last_us = row.fix_time_us
+    times = [ping.time for ping in pings]
+    feature: dict[str, Any] = {
+        "type": "Feature",
+        "id": device_id,
+        "properties": {"device_id": device_id},
+        "crs": {"type": "Name", "properties": {"name": "urn:ogc:def:crs:OGC:1.3:CRS84"}},
+        "trs": {"type": "Name", "properties": {"name": "urn:ogc:data:time:iso8601"}},
+        "temporalGeometry": {
+            "type": "MovingPoint",
+            "datetimes": times,
+            "coordinates": [[ping.lon, ping.lat] for ping in pings],
+            "interpolation": "Discrete",  # what lies between two fixes is not known
+        },
+        "temporalProperties": [
+            _measure("accuracy_m", "MTR", pings),
+            _measure("battery_pct", "P1", pings),
+        ],
+    }
+    if times:
+        feature["time"] = [times[0], times[-1]]
+    return msgspec.json.encode(feature)
+
+
+def _measure(name: str, unit: str, pings: Sequence[TrackPing]) -> dict[str, Any]:
+    """A measured value over the times at which it is known; units by their UN/CEFACT code."""
+    known = [(ping.time, getattr(ping, name)) for ping in pings if getattr(ping, name) is not None]
+    return {
+        "datetimes": [time for time, _ in known],
+        name: {
+            "type": "Measure",
+            "form": unit,
+            "values": [value for _, value in known],
+            "interpolation": "Discrete",
+        },
+    }

@@ -19,6 +19,7 @@ async function request(path, options = {}, root = ROOT) {
   }
   if (response.ok) return response.json();
   const problem = await response.json().catch(() => ({}));
+  if (response.status === 401 && path !== "/session") dispatchEvent(new Event("log-in-needed"));
   throw new ApiError(
     problem.detail ?? `The server answered ${response.status}.`,
     problem.remedy ?? "Try again.",
@@ -63,6 +64,8 @@ const put = (path, body, version) =>
     headers: { "Content-Type": "application/json", ...(version ? { "If-Match": `"rules-${version}"` } : {}) },
     body: JSON.stringify(body),
   });
+
+export const logIn = (name, password) => post("/session", { name, password });
 
 export const rules = () => request("/rules");
 

@@ -77,7 +77,7 @@ export class History {
         legend: { show: true, live: false },
         cursor: { y: false, drag: { x: false, y: false } },
         scales: { x: { time: true }, y: { range: [0, 1.02] } },
-        axes: [axis, { ...axis, size: 44, values: (_chart, values) => values.map((value) => `${Math.round(value * 100)} %`) }],
+        axes: [axis, { ...axis, size: 54, values: (_chart, values) => values.map((value) => `${Math.round(value * 100)} %`) }],
         series: [
           {},
           ...lines.map((line, i) => ({
@@ -93,7 +93,7 @@ export class History {
     const [first] = lines;
     this.plot.setAttribute("role", "img");
     this.plot.setAttribute("aria-label", `Belief that ${first.rule_id} was broken at ${first.zone_id}: at most ${percent(peak(first))}, and ${percent(first.confidence.findLast((v) => v != null))} at the last`);
-    this.note.textContent = `Worked out again from the stored pings since ${shortMoment(belief.warm_from)}; what was decided then stands in the alert.`;
+    this.note.textContent = `Worked out again from the stored pings since ${shortMoment(belief.warm_from)}; a belief is held whether or not its rule applies at that hour. What was decided stands in the alert.`;
   }
 
   #stand(at) {

@@ -354,6 +354,19 @@ function onKey(event) {
   action();
 }
 
+async function logIn(event) {
+  event.preventDefault();
+  const { name, password } = event.target.elements;
+  try {
+    await api.logIn(name.value.trim(), password.value);
+    location.reload(); // everything anew, as somebody else may have been here before
+  } catch (error) {
+    $("log-in-problem").textContent = sentences(error.message, error.remedy);
+    password.value = "";
+    password.focus();
+  }
+}
+
 function remember(input, name) {
   const property = input.type === "checkbox" ? "checked" : "value";
   try {
@@ -404,6 +417,9 @@ async function start() {
   $("legend-toggle").addEventListener("click", () => toggleLegend($("legend-body").hidden));
   toggleLegend(!narrow.matches);
   addEventListener("keydown", onKey);
+  addEventListener("log-in-needed", () => $("log-in").open || $("log-in").showModal());
+  $("log-in").addEventListener("cancel", (event) => event.preventDefault()); // there is nothing to see behind it
+  $("log-in-form").addEventListener("submit", logIn);
 
   const settings = await api.settings().catch(() => ({}));
   $("version").textContent = settings.version ?? "";

@@ -105,3 +105,22 @@ def test_check_ins_are_walked_newest_first(town, town_api):
             break
     assert len(seen) == len(set(seen)) == 7
     assert seen == sorted(seen, reverse=True)
+
+
+def test_a_track_is_a_moving_feature(town, town_api):
+    pings = town.walk("a1", 4)
+    town.commit(pings)
+    address = "/api/v1/devices/a1/track"
+    answer = town_api.get(address, params=window(60) | {"format": "mfjson"})
+    assert answer.headers["content-type"] == "application/mf+json"
+    feature = answer.json()
+    moving = feature["temporalGeometry"]
+    assert moving["type"] == "MovingPoint"
+    assert moving["datetimes"] == [to_rfc3339(time_us) for time_us in pings.fix_time_us.tolist()]
+    assert moving["coordinates"] == [
+        [lon / 1e7, lat / 1e7] for lon, lat in zip(pings.lon_e7.tolist(), pings.lat_e7.tolist(), strict=True)
+    ]
+    assert feature["time"] == [moving["datetimes"][0], moving["datetimes"][-1]]
+    assert feature["temporalProperties"][1]["battery_pct"]["values"] == [81] * 4
+    empty = town_api.get(address, params={"format": "mfjson", "to": "2020-01-01T00:00:00Z"}).json()
+    assert empty["temporalGeometry"]["datetimes"] == []

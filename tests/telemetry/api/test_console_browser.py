@@ -67,7 +67,7 @@ def test_an_alert_appears_by_itself_is_acknowledged_and_resolved(town, town_api,
 
     page.click("#resolve")
     page.click("input[value=excused]")
-    page.run("document.querySelector('textarea').focus()")
+    page.run("document.querySelector('form.resolve textarea').focus()")
     page.type("hospital visit")
     page.click("form.resolve button")
     page.wait("document.querySelectorAll('.alert').length === 0")
