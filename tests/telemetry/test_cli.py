@@ -42,7 +42,7 @@ def test_it_says_its_version():
 @pytest.mark.parametrize(
     ("arguments", "environment", "words"),
     [
-        (["up", "--http", "0.0.0.0:80"], {}, "--http: 0.0.0.0 can be reached from other machines"),
+        (["up", "--http", "0.0.0.0"], {}, "--http: '0.0.0.0' is not HOST:PORT"),
         (["up"], {"RINGFENCE_LOG_LEVEL": "loud"}, "loud: there are debug, info, warning and error"),
         (["alerts", "tail", "--url", "http://127.0.0.1:1"], {}, "start `ringfence up`"),
     ],

@@ -36,7 +36,7 @@ def test_a_settings_file_can_be_named_by_the_environment(tmp_path, monkeypatch):
         ({"mqtt_url": "tcp://host"}, {}, ["--mqtt-url", "mqtt://"]),
         ({"database_url": "mysql://host"}, {}, ["--database-url", "postgresql://"]),
         ({}, {"RINGFENCE_HTTP": "8750"}, ["RINGFENCE_HTTP", "HOST:PORT"]),
-        ({}, {"RINGFENCE_HTTP": "0.0.0.0:8750"}, ["RINGFENCE_HTTP", "127.0.0.1"]),
+        ({"http_cert": "cert.pem"}, {}, ["http_cert", "http_key", "together"]),
         ({}, {"RINGFENCE_SHARE": "many"}, ["RINGFENCE_SHARE", "integer"]),
         ({"mqtt_root": "a/#"}, {}, ["--mqtt-root", "#"]),
         ({}, {"RINGFENCE_FORMATS": "fleet/data=traccar"}, ["RINGFENCE_FORMATS", "must name the device"]),
