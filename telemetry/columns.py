@@ -222,7 +222,9 @@ class Tick:
 class Batch:
     """All that one transaction writes. ``number`` counts up by one within a share.
 
-    tick : what the engine's ``tick`` was told after these pings; None: nothing
+    tick         : what the engine's ``tick`` was told after these pings; None: nothing
+    rules_before : where the batch changes the rules, the version that held before: by it was judged what the
+                   change itself decides, the first of ``decided``
     """
 
     share: int
@@ -234,3 +236,10 @@ class Batch:
     tick: Tick | None
     alerts: list[AlertChange]
     outgoing: list[Outgoing]
+    rules_before: int | None = None
+
+    def version_of(self, decided: Decided) -> int:
+        """The version of the rules by which this was decided."""
+        if self.rules_before is not None and decided is self.decided[0]:
+            return self.rules_before
+        return self.rules_version

@@ -36,12 +36,13 @@ class Work:
 
     messages  : what was received; None when only time has passed
     tick      : how far time has come, to be told to the engine after the pings; None: not now
-    new_rules : rules to adopt before the pings
+    new_rules : rules to adopt before the pings; then rules_before is the version that they follow
     """
 
     messages: Messages | None
     tick: Tick | None = None
     new_rules: RulesVersion | None = None
+    rules_before: int | None = None
     decoded: Decoded | None = None
     admitted: Admitted | None = None
     decided: list[Decided] = field(default_factory=list)
@@ -73,6 +74,7 @@ def admit(share: Share, work: Work) -> None:
 def check(share: Share, work: Work) -> None:
     """Ask the engine; mark the pings that came too late to be judged in order."""
     assert work.admitted is not None
+    work.rules_before = None if work.new_rules is None else share.rules_version
     work.decided, late = share.judge(share.last_batch + 1, work.admitted, work.tick, work.new_rules)
     if late.any():
         work.admitted = replace(
@@ -118,6 +120,7 @@ def commit(share: Share, work: Work) -> None:
             tick=work.tick,
             alerts=work.alerts,
             outgoing=work.outgoing,
+            rules_before=work.rules_before,
         )
     )
 

@@ -113,6 +113,7 @@ def _decide_again(
     seen = Pings.empty(devices)
     for past in inputs:
         new_rules = _rules(store, past.rules_version) if past.rules_version != rules.version else None
+        before = None if new_rules is None else rules.version
         rules = new_rules or rules
         admitted = replace(
             nothing_admitted(devices),
@@ -129,7 +130,7 @@ def _decide_again(
 
         decided, _ = judge(engine, admitted, past.tick, new_rules, history)
         if any(map(len, decided)):
-            batch = _as_batch(share, past, admitted, decided)
+            batch = _as_batch(share, past, admitted, decided, before)
             rows = decisions_in(batch, device_id)
             found.violations.extend(rows.violations)
             found.transitions.extend(rows.transitions)
@@ -145,7 +146,9 @@ def _rules(store: Store, version: int) -> RulesVersion:
     return RulesVersion(version, Ruleset.from_document(stored[1]), stored[2])
 
 
-def _as_batch(share: int, past: Replayed, admitted: Admitted, decided: list[Any]) -> Batch:
+def _as_batch(
+    share: int, past: Replayed, admitted: Admitted, decided: list[Any], rules_before: int | None
+) -> Batch:
     return Batch(
         share=share,
         epoch=0,
@@ -156,6 +159,7 @@ def _as_batch(share: int, past: Replayed, admitted: Admitted, decided: list[Any]
         tick=past.tick,
         alerts=[],
         outgoing=[],
+        rules_before=rules_before,
     )
 
 

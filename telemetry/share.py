@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
-from geofence import NO_TIME, Decided, Devices, Engine, Pings, Ruleset
-from telemetry.admission import Admission
+from geofence import NO_TIME, Decided, Devices, Engine, Pings, Ruleset, SnapshotError
+from telemetry.admission import Admission, AdmissionError
 from telemetry.alerts.tracker import AlertTracker
 from telemetry.columns import Admitted, Batch, Messages, Reject, Tick
 from telemetry.judging import RulesVersion, judge
@@ -27,7 +27,7 @@ from telemetry.rules_watch import RulesSchedule
 from telemetry.store import StaleEpoch, StoreError, StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from telemetry.config import Settings
     from telemetry.metrics import Metrics
     from telemetry.mqtt.session import Session
-    from telemetry.store import Lease, Store
+    from telemetry.store import Lease, Replayed, Store
 
 __all__ = ["RulesVersion", "Share", "Stopping"]
 
@@ -113,25 +113,7 @@ class Share:
         self.epoch = lease.epoch
         self.last_batch = self._snapshot_batch = lease.snapshot_batch
         self._unstored = None
-        if lease.snapshot is None:
-            self.devices = Devices()
-            later = self._store.replay(self.number, 0, self.devices)
-            first = next(later, None)
-            later = chain([] if first is None else [first], later)
-            self._use(rules if first is None else self._stored_rules(first.rules_version, rules))
-            self.engine = Engine(self.ruleset, self.devices)
-            self.tracker = AlertTracker()
-            self.admission = Admission(self.devices, self._stored)
-        else:
-            saved = msgspec.msgpack.decode(lease.snapshot, type=_Snapshot)
-            self._use(self._stored_rules(saved.rules_version, rules))
-            self.engine = Engine.restore(self.ruleset, saved.engine)
-            self.devices = self.engine.devices
-            later = self._store.replay(self.number, lease.snapshot_batch, self.devices)
-            self.tracker = AlertTracker.restore(saved.tracker)
-            self.admission = Admission(self.devices, self._stored)
-            self.admission.restore(saved.admission)
-            self.watermark_us = saved.watermark_us
+        later = self._from_snapshot(lease, rules) or self._from_nothing(rules)
         for past in later:
             new_rules = None
             if past.rules_version != self.rules_version:
@@ -148,6 +130,39 @@ class Share:
                 self.tracker.follow(decided)
             self.last_batch = past.number
         log.info("share %d restored: batch %d, epoch %d", self.number, self.last_batch, self.epoch)
+
+    def _from_snapshot(self, lease: Lease, rules: RulesVersion) -> Iterator[Replayed] | None:
+        """Take up the state of the snapshot; gives the batches since. None: there is none of use."""
+        if lease.snapshot is None:
+            return None
+        try:
+            saved = msgspec.msgpack.decode(lease.snapshot, type=_Snapshot)
+            self._use(self._stored_rules(saved.rules_version, rules))
+            self.engine = Engine.restore(self.ruleset, saved.engine)
+            self.devices = self.engine.devices
+            self.tracker = AlertTracker.restore(saved.tracker)
+            self.admission = Admission(self.devices, self._stored)
+            self.admission.restore(saved.admission)
+        except (SnapshotError, AdmissionError, msgspec.DecodeError) as error:
+            log.warning(
+                "the snapshot of batch %d can't be used; every kept batch is decided again: %s",
+                lease.snapshot_batch,
+                error,
+            )
+            return None
+        self.watermark_us = saved.watermark_us
+        return self._store.replay(self.number, lease.snapshot_batch, self.devices)
+
+    def _from_nothing(self, rules: RulesVersion) -> Iterator[Replayed]:
+        """Begin with an engine that knows nothing; gives every kept batch."""
+        self.devices = Devices()
+        later = self._store.replay(self.number, 0, self.devices)
+        first = next(later, None)
+        self._use(rules if first is None else self._stored_rules(first.rules_version, rules))
+        self.engine = Engine(self.ruleset, self.devices)
+        self.tracker = AlertTracker()
+        self.admission = Admission(self.devices, self._stored)
+        return chain([] if first is None else [first], later)
 
     def _stored_rules(self, version: int, newest: RulesVersion) -> RulesVersion:
         if version == newest.version:

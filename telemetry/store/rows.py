@@ -121,7 +121,7 @@ def transition_rows(batch: Batch) -> Iterator[tuple[Any, ...]]:
             yield (
                 moment(time_us),
                 moment(confirmed_us),
-                batch.rules_version,
+                batch.version_of(decided),
                 batch.number,
                 distance_mm,
                 confidence_ppm,
@@ -213,7 +213,7 @@ def violation_row(
         _moment_or_none(closed_us),
         recorded_time,
         supersedes or None,
-        batch.rules_version,
+        batch.version_of(decided),
         batch.number,
         revision,
         confidence_ppm,

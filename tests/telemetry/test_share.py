@@ -116,6 +116,32 @@ def test_a_restarted_share_has_the_state_of_one_that_went_on(station, device, da
     assert state_of(second.share) == state_of(first.share)
 
 
+def age_snapshots(database: Database) -> None:
+    """As an older engine would have laid them out: another version in the engine's frame."""
+    for share, batch, blob in database.rows("SELECT share, batch, state FROM snapshots"):
+        at = blob.index(b"RFENGINE") + 8
+        older = blob[:at] + (2).to_bytes(4, "little") + blob[at + 4 :]
+        database._connection.execute(
+            "UPDATE snapshots SET state = %s WHERE share = %s AND batch = %s", (older, share, batch)
+        )
+
+
+def test_a_snapshot_of_an_older_layout_is_left_aside_and_the_kept_batches_decide(
+    station, device, database, eventually, caplog
+):
+    first = station(snapshot_s=0.1, tick_s=3600)
+    began = datetime.now(UTC) - timedelta(minutes=30)
+    for seq in range(10):
+        ping(device, "a17", seq, began + timedelta(minutes=seq), inside=seq > 6)
+    eventually(lambda: database.count("pings") == 10 and database.count("snapshots") > 0, 20)
+    first.stop()
+    age_snapshots(database)
+    second = station(snapshot_s=3600, tick_s=3600)
+    assert "of layout 2" in caplog.text
+    assert second.share.last_batch == first.share.last_batch
+    assert state_of(second.share) == state_of(first.share)
+
+
 def test_late_pings_are_judged_again_and_again_the_same_after_a_restart(
     station, device, database, eventually
 ):
