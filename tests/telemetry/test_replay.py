@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from geofence import Ruleset
+from telemetry.judging import RulesVersion
 from telemetry.replay import ReplayError, read_times, replay_device
 from telemetry.store import Store
 from tests.telemetry.test_share import database, device, ping, ruleset, station
@@ -61,6 +64,27 @@ def test_a_replay_gives_what_was_stored_and_shows_what_was_changed(lived, store,
     assert tampered.document()["differences"][0]["row"]["opened_time"].endswith("Z")
     assert replay_device(store, 0, "a17", lived - LONG, lived).differences == []
     assert replay_device(store, 0, "b2", lived - 3 * LONG, lived - 2 * LONG).decisions == 0
+
+
+def test_what_a_change_of_rules_ends_names_the_rules_that_it_was_judged_by(
+    station, ruleset, device, database, store, eventually
+):
+    one = station(tick_s=0.2)
+    before = one.share.rules_version
+    ping(device, "a17", 0, datetime.now(UTC) - timedelta(minutes=1), inside=True)
+    eventually(lambda: database.count("violations") == 1, 20)
+    document = {"zones": ruleset.document["zones"], "rules": {"rules": []}}
+    fewer = Ruleset.from_document(document)
+    now_us = time.time_ns() // 1000
+    version = store.save_ruleset(fewer.document, fewer.digest, now_us)
+    one.share.adopt(RulesVersion(version, fewer, now_us))
+    eventually(lambda: database.count("violations") == 2, 20)
+    rows = database.rows("SELECT change, rules_version FROM violations ORDER BY revision")
+    assert [version for _, version in rows] == [before, before]
+    assert before != version
+    one.stop()
+    until = datetime.now(UTC)
+    assert replay_device(store, 0, "a17", until - LONG, until).differences == []
 
 
 def test_an_unknown_device_is_told(lived, store):
