@@ -1,6 +1,6 @@
 """The real counties of the United States, from the TopoJSON of the npm package us-atlas (ISC licence).
 
-The console brings the file along for its map. TopoJSON stores each shared border once, as an arc of whole
+TopoJSON stores each shared border once, as an arc of whole
 numbers, each vertex as its difference from the one before; a ring is a list of arcs, ``~i`` being arc i
 backwards. So neighbours have exactly the same vertices along their border. The atlas is simplified: some
 islands and slivers have collapsed to rings of two or three positions, which enclose nothing and are left out.
@@ -17,7 +17,7 @@ import numpy as np
 __all__ = ["FILE", "county_features"]
 
 SMALLEST_RING = 4
-FILE = Path(__file__).parent.parent / "telemetry/console/vendor/us-atlas/counties-10m.json"
+FILE = Path(__file__).parent / "data/us-atlas/counties-10m.json"
 
 
 def county_features(file: Path = FILE) -> list[dict[str, Any]]:
