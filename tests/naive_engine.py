@@ -265,7 +265,13 @@ class NaiveDevice:
                 zones.append(Zone(zone, not rule.warns and zone not in recorded))
             if rule.about_zones and not rule.warns:
                 recorded.update(rule.zones)
-            windows = rule.calendar().windows(first_year, last_year).tolist()
+            leaves = tuple(
+                (leave.from_us, leave.until_us)
+                for leave in ruleset.leaves
+                if not subjects.isdisjoint(leave.subjects)
+                and (not leave.rules or rule.id.removesuffix(".warning") in leave.rules)
+            )
+            windows = rule.calendar(leaves).windows(first_year, last_year).tolist()
             self.rules.append(NaiveRule(self, index, rule, zones, windows))
 
     def run(self, pings, until_us=None, watermark_us=NO_TIME):

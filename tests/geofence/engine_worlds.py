@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 
-from geofence import HELD_BACK, NO_FIX, TRANSITION_KINDS, WITHDRAWN, Pings, Ruleset, from_rfc3339
+from geofence import HELD_BACK, NO_FIX, TRANSITION_KINDS, WITHDRAWN, Pings, Ruleset, from_rfc3339, to_rfc3339
 from geofence.records import FLAG_INITIAL, FLAG_WITHDRAWN
 from tests.naive_engine import Ping
 
@@ -96,7 +96,14 @@ def random_rules(rng: random.Random):
     for rule in rules:
         if rule["require"] not in {"inside", "outside", "none"}:
             rule.pop("profile")
-    return ruleset(rules)
+    leaves = []
+    for _ in range(rng.choice([0, 0, 1, 2])):
+        from_us = START_US + rng.randrange(0, 3600) * SECOND
+        leave = {"subjects": [rng.choice(["all", "device:d0", "device:other"])], "granted_by": "Judge K."}
+        leave |= {"from": to_rfc3339(from_us), "until": to_rfc3339(from_us + rng.randrange(1, 1200) * SECOND)}
+        named = rng.sample([rule["id"] for rule in rules], min(len(rules), rng.randrange(3)))
+        leaves.append(leave | ({"rules": named} if named else {}))
+    return ruleset(rules, leaves=leaves)
 
 
 def random_track(rng: random.Random, length: int, start_us=START_US):

@@ -904,12 +904,12 @@ def test_6_6_each_fate_of_a_call_has_its_sentence():
     bench.take(bench.engine.check_in([Call(bench.start_us + 72 * MINUTE, "verified")]))
     bench.tick(24 * 60 + 131)
     bench.take(bench.engine.check_in([Call(bench.start_us + (24 * 60 + 140) * MINUTE, "verified")]))
+    missed = "d0 missed a check-in that was due until 2026-11-25T19:10:00Z (10 min of grace included)"
     assert said(bench) == [
         "d0 failed a check-in at 2026-11-24T18:11:00Z",
         "d0 failed a check-in at 2026-11-24T18:11:00Z, verified 2026-11-24T18:12:00Z",
-        "d0 missed a check-in that was due until 2026-11-25T19:10:00Z (10 min of grace included)",
-        "d0 missed a check-in that was due until 2026-11-25T19:10:00Z (10 min of grace included), verified "
-        + "2026-11-25T19:20:00Z",
+        missed,
+        f"{missed}, verified 2026-11-25T19:20:00Z",
     ]
 
 
@@ -1101,10 +1101,11 @@ def test_a_sentence_calls_a_zone_by_its_name():
     bench = Bench(Ruleset.from_document({"zones": zones, "rules": rules}))
     bench.at(0, 0)
     bench.at(1, 300)
+    where = "d0 inside Oak Street School's exclusion zone by 100 m ± 5 m"
+    how_sure = "1 fix, 99.8 % sure"
     assert said(bench) == [
-        "d0 inside Oak Street School's exclusion zone by 100 m ± 5 m, 1 fix, 99.8 % sure",
-        "d0 inside Oak Street School's exclusion zone by 100 m ± 5 m for 1 min, 1 fix, 99.8 % sure, "
-        + "ended 2026-11-24T17:01:00Z",
+        f"{where}, {how_sure}",
+        f"{where} for 1 min, {how_sure}, ended 2026-11-24T17:01:00Z",
         "d0 outside Home by 250 m ± 5 m, 1 fix, 99.8 % sure",
     ]
 
