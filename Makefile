@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 BENCH_STAMP := $(VENV)/.bench-ready
 
-.PHONY: setup run test kills differential lint fuzz-api bench lock clean
+.PHONY: setup run test kills differential lint fuzz-api bench truth lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -51,6 +51,9 @@ $(BENCH_STAMP): $(STAMP) requirements-bench.lock
 
 fuzz-api: $(BENCH_STAMP) ## ask the API in many more ways than the tests do (minutes)
 	@RINGFENCE_FUZZ_EXAMPLES=$${RINGFENCE_FUZZ_EXAMPLES:-100} $(BIN)/python -m pytest tests/telemetry/api/test_api_fuzz.py --timeout 3600
+
+truth: $(STAMP) ## judge simulated months against the truth; writes benchmarks/results/truth (QUICK=1: minutes)
+	@$(BIN)/python -m benchmarks.truth $(if $(QUICK),--quick)
 
 bench: $(BENCH_STAMP) ## measure against the peers; writes benchmarks/results (an hour; QUICK=1: minutes)
 	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick)

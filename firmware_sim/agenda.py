@@ -238,9 +238,9 @@ def plan_day(
         # the hours around dinner: at most one of these
         dinner_s = midnight_s + int(3600 * (18.2 + 0.5 * early))
         if victim:
-            _outing(agenda, home, person.victim, dinner_s, int(60 * (4 + 26 * long)), WHY_VICTIM)
+            _outing(agenda, home, person.victim, dinner_s, int(60 * (2 + 28 * long * long)), WHY_VICTIM)
         elif deep:
-            _outing(agenda, home, person.school, dinner_s, int(60 * (5 + 35 * long)), WHY_DEEP)
+            _outing(agenda, home, person.school, dinner_s, int(60 * (2 + 38 * long * long)), WHY_DEEP)
         elif brief:
             _outing(agenda, home, person.gate, dinner_s, int(60 * (1 + 2 * long)), WHY_BRIEF)
         elif passing:
@@ -252,7 +252,7 @@ def plan_day(
                 home,
                 place,
                 midnight_s + int(3600 * (22.3 + 2.5 * mood)),
-                int(60 * (20 + 55 * min(length, 3.0))),
+                int(60 * (3 + 55 * min(length, 3.0))),
                 WHY_CURFEW,
             )
 

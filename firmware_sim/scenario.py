@@ -73,7 +73,7 @@ class Behaviour:
 
     curfew: float = 0.01
     brief: float = 0.01  # one to three minutes just inside a school's zone
-    deep: float = 0.006  # five to forty minutes at the school
+    deep: float = 0.006  # two to forty minutes at the school, short ones more often
     passing: float = 0.05  # a stop just outside of a school's zone: legal, and a trap for plain geometry
     victim: float = 0.03  # of those with a no-contact order
     strap_cut: float = 0.002

@@ -18,27 +18,24 @@ found on the true track, sampled every five seconds, and interpolated between th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from firmware_sim.city import CURFEWS
 from firmware_sim.codec import KIND_PHONE
 from firmware_sim.device import TICK_S
 from firmware_sim.rules import BATTERY_PCT
 from firmware_sim.stays import Holding, Stay, Stays
 from firmware_sim.wearer import AROUND
+from firmware_sim.windows import curfew_windows, less
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from firmware_sim.city import City
     from firmware_sim.fleet import Burst, Fleet
 
 __all__ = ["BREAKS", "STAYS", "TRACK", "Break", "TruthWriter"]
@@ -220,8 +217,8 @@ class TruthWriter:
                 at_home.setdefault(stay.device, []).append((stay.from_us, until_us))
         found = []
         for i, home in zone_of.items():
-            for window in _curfews(city, i, int(self._start_us[i]), self._end_us):
-                for from_us, to_us in _less(window, at_home.get(i, [])):
+            for window in curfew_windows(city, i, int(self._start_us[i]), self._end_us):
+                for from_us, to_us in less(window, at_home.get(i, [])):
                     open_end = to_us == self._end_us
                     found.append(
                         Break(
@@ -281,40 +278,3 @@ class TruthWriter:
             pa.DictionaryArray.from_arrays(pa.array(mode), pa.array(_MODES)),
         ]
         self._track.write_table(pa.Table.from_arrays(columns, schema=TRACK))
-
-
-def _curfews(city: City, i: int, start_us: int, end_us: int) -> list[tuple[int, int]]:
-    """The curfew windows of device i within a stretch of time, UTC microseconds."""
-    _, from_min, until_min = CURFEWS[city.people["curfew"][i]]
-    zone = ZoneInfo(city.timezone)
-    day = (
-        datetime.fromtimestamp(start_us / 1e6, UTC)
-        .astimezone(zone)
-        .replace(hour=0, minute=0, second=0, microsecond=0)
-    )
-    day -= timedelta(days=1)
-    windows = []
-    while day.timestamp() * 1e6 < end_us:
-        # wall-clock arithmetic: the window begins and ends at its hours whatever the clocks do in the night
-        begins = day + timedelta(minutes=from_min)
-        ends = day + timedelta(days=1, minutes=until_min)
-        window = max(int(begins.timestamp() * 1e6), start_us), min(int(ends.timestamp() * 1e6), end_us)
-        if window[0] < window[1]:
-            windows.append(window)
-        day += timedelta(days=1)
-    return windows
-
-
-def _less(window: tuple[int, int], taken: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The parts of a window that no interval of ``taken`` covers."""
-    at, end = window
-    left = []
-    for from_us, to_us in sorted(taken):
-        if to_us <= at or from_us >= end:
-            continue
-        if from_us > at:
-            left.append((at, from_us))
-        at = max(at, to_us)
-    if at < end:
-        left.append((at, end))
-    return left
