@@ -12,7 +12,7 @@ from geofence._kernels.deadlines import begin_check_ins
 from geofence._kernels.kinds import KINDS
 from geofence._kernels.world import close_row
 from geofence.plan import Calendars, Plan
-from geofence.state import NONE, State, blank_device
+from geofence.state import FAR_FUTURE, NONE, State, blank_device
 from geofence.units import NO_TIME
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def adopt(engine: Engine, ruleset: Ruleset, effective_us: int) -> Decided:
     engine.use(plan)
     _renumber_ledger(engine, old_ruleset, same, zone_of)
     plan.calendars.cover(effective_us, max(effective_us, engine.watermark_us))
-    _settle_due(engine, known, effective_us)
+    _settle_due(engine, known, effective_us, anew=old_ruleset.leaves != ruleset.leaves)
     return decided
 
 
@@ -219,16 +219,21 @@ def _carry_open(change: _Change, k: int, rule: int) -> int:
     return at
 
 
-def _settle_due(engine: Engine, known: np.ndarray[Any, Any], effective_us: int) -> None:
-    """When each device is due next; new contact rules count silence from their start, check-ins likewise."""
+def _settle_due(engine: Engine, known: np.ndarray[Any, Any], effective_us: int, *, anew: bool) -> None:
+    """When each device is due next; new contact rules count silence from their start, check-ins likewise.
+
+    anew : leaves were granted or revoked, so the windows of rules that go on are others: look at each at once
+    """
     state, rules = engine.state, engine.plan.rules
     used = int(state.used[1])
-    contact = KINDS.index("contact")
+    contact, check_in = KINDS.index("contact"), KINDS.index("check_in")
     for slot in known.tolist():
         row = state.devices[slot]
         for duty in state.duties[int(row["duty"]) : int(row["duty_stop"])]:
             rule = rules[duty["rule"]]
             if rule["kind"] == contact and duty["wrong"] == 0 and row["ping_us"] != NO_TIME:
                 duty["due_us"] = max(int(row["ping_us"]) + int(rule["within_us"]), effective_us)
+            elif anew and rule["kind"] != check_in and duty["due_us"] < FAR_FUTURE:
+                duty["due_us"] = effective_us
         begin_check_ins(engine.world(), slot, effective_us)
     assert used == int(state.used[1])

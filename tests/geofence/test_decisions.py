@@ -17,6 +17,7 @@ from geofence import (
     OPENED,
     TRANSITION_KINDS,
     WITHDRAWN,
+    Devices,
     Engine,
     Pings,
     Ruleset,
@@ -1122,3 +1123,50 @@ def test_7_4_what_the_rules_before_decided_stands():
     bench.take(bench.engine.rejudge(Pings.concat(bench.sent)))
     away = [r for r in bench.rows[before:] if r["rule"] == 0]
     assert away == []
+
+
+def test_8_a_leave_granted_while_a_violation_lasts_closes_it_as_one_known_from_the_start():
+    minute_us = 60_000_000
+    start_us = 1_795_000_000_000_000
+
+    def document(leaves):
+        rule = {"id": "away", "subjects": ["all"], "require": "outside", "zones": ["z"]}
+        zone = {
+            "type": "Feature",
+            "properties": {"id": "z", "radius_m": 200},
+            "geometry": {"type": "Point", "coordinates": [-80.84, 35.22]},
+        }
+        rules = {"rules": [rule], "leaves": leaves}
+        return Ruleset.from_document(
+            {"zones": {"type": "FeatureCollection", "features": [zone]}, "rules": rules}
+        )
+
+    leave = {
+        "subjects": ["device:a9"],
+        "from": to_rfc3339(start_us + 12 * minute_us),
+        "until": to_rfc3339(start_us + 600 * minute_us),
+        "granted_by": "Judge K.",
+    }
+    ends = []
+    for early in (True, False):
+        devices = Devices()
+        engine = Engine(document([leave] if early else []), devices)
+        n = 8
+        pings = Pings.of(
+            devices,
+            device=np.full(n, devices.slot("a9")),
+            fix_time_us=start_us + np.arange(n) * minute_us,
+            seq=np.arange(n),
+            lat_e7=np.full(n, 352_200_000),
+            lon_e7=np.full(n, -808_400_000),
+            accuracy_mm=np.full(n, 8_000),
+        )
+        engine.check(pings)
+        assert len(engine.open_violations()) == 1
+        if not early:
+            engine.adopt(document([leave]), start_us + 10 * minute_us)
+            assert len(engine.open_violations()) == 1
+        closed = engine.tick(start_us + 15 * minute_us).violations
+        assert len(engine.open_violations()) == 0
+        ends.append(closed["closed_us"].tolist())
+    assert ends == [[start_us + 12 * minute_us]] * 2
