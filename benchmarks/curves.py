@@ -20,8 +20,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -153,14 +151,11 @@ def by_cores(count: int, rounds: int) -> list[dict[str, Any]]:
     loaded.covering_e7(lon[:10], lat[:10])
     rows = []
     for threads in range(1, (os.cpu_count() or 1) + 1):
-        cuts = np.linspace(0, count, threads + 1).astype(int)
-        parts = [(lon[a:b], lat[a:b]) for a, b in pairwise(cuts)]
         walls = []
-        with ThreadPoolExecutor(threads) as pool:
-            for _ in range(rounds):
-                began = time.perf_counter()
-                list(pool.map(lambda part: loaded.covering_e7(*part), parts))
-                walls.append(time.perf_counter() - began)
+        for _ in range(rounds):
+            began = time.perf_counter()
+            loaded.covering_e7(lon, lat, threads=threads)
+            walls.append(time.perf_counter() - began)
         rate = count / statistics.median(walls)
         rows.append({"threads": threads, "pings_per_s": rate})
         print(f"{threads:>9} threads    {rate / 1e6:7.1f} M pings/s of wall time")

@@ -139,6 +139,21 @@ class Parts:
             number[mine] = self.parts[p].number(zones[mine] - self.first[p])
         return part, number
 
+    def distances(
+        self, lon_e7: NDArray[np.int32], lat_e7: NDArray[np.int32], zone: NDArray[np.int32]
+    ) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+        """Signed distance of position i to zone[i], in metres and in whole millimetres."""
+        if (block := self.only_block) is not None:
+            return block.distances(lon_e7, lat_e7, zone)
+        metres, mm = np.empty(len(zone), np.float64), np.empty(len(zone), np.int32)
+        of, number = self.locate(zone)
+        for p in np.unique(of):
+            mine = of == p
+            metres[mine], mm[mine] = self.parts[p].block.distances(
+                lon_e7[mine], lat_e7[mine], number[mine].astype(np.int32)
+            )
+        return metres, mm
+
     def without(self, zone_ids: Iterable[str]) -> Parts:
         """The parts without some zones; a part of which nothing is left goes too."""
         out: dict[int, list[int]] = {}

@@ -12,6 +12,7 @@ from geofence.compaction import Lineage
 from geofence.errors import PingError, ZoneError
 from geofence.parts import Part, Parts, appended, joined
 from geofence.table import ZoneTable
+from geofence.threads import in_slices
 from geofence.units import E7, MAX_LON_E7, NO_FIX, QUARTER_TURN_E7
 from geofence.zones import read_features, read_zones
 
@@ -95,41 +96,47 @@ class ZoneSet:
         self._parts = parts = self._lineage.newest(self._parts)
         return parts
 
-    def covering(self, lon: ArrayLike, lat: ArrayLike) -> NDArray[np.int64]:
+    def covering(self, lon: ArrayLike, lat: ArrayLike, *, threads: int = 1) -> NDArray[np.int64]:
         """Which zones cover which pings: int64 (2, m), ping index and zone index, sorted by ping, then zone.
 
-        lon, lat: degrees; NaN means no fix, which no zone covers.
+        lon, lat: degrees; NaN means no fix, which no zone covers. threads: at most so many share a large
+        batch; the answer is the same.
         """
-        return self.covering_e7(*_grid(lon, lat))
+        return self.covering_e7(*_grid(lon, lat), threads=threads)
 
-    def covering_e7(self, lon_e7: NDArray[np.int32], lat_e7: NDArray[np.int32]) -> NDArray[np.int64]:
+    def covering_e7(
+        self, lon_e7: NDArray[np.int32], lat_e7: NDArray[np.int32], *, threads: int = 1
+    ) -> NDArray[np.int64]:
         """``covering`` of positions in 1e-7 degree (both INT32_MIN: no fix)."""
-        lon_e7, lat_e7 = _int32(lon_e7, lat_e7)
+        where = _int32(lon_e7, lat_e7)
         parts = self._current()
-        if (block := parts.only_block) is not None:
-            return block.covering(lon_e7, lat_e7)
-        ping, zone = self._merged([part.block.covering(lon_e7, lat_e7) for part in parts.parts], parts)
-        return np.stack([ping, zone])
+        if (block := parts.only_block) is not None and threads == 1:
+            return block.covering(*where)
 
-    def signed_distance(self, lon: ArrayLike, lat: ArrayLike, zone: ArrayLike) -> NDArray[np.float64]:
+        def ask(lon: NDArray[np.int32], lat: NDArray[np.int32]) -> tuple[NDArray[Any], ...]:
+            return self._merged((part.block.covering(lon, lat) for part in parts.parts), parts)
+
+        return np.stack(in_slices(ask, where, threads, counts_rows=True))
+
+    def signed_distance(
+        self, lon: ArrayLike, lat: ArrayLike, zone: ArrayLike, *, threads: int = 1
+    ) -> NDArray[np.float64]:
         """Metres to the border of zone[i] from position i, negative inside; NaN where there is no fix."""
-        lon_e7, lat_e7 = _grid(lon, lat)
-        return self._distances(lon_e7, lat_e7, zone)[0]
+        return self._distances(*_grid(lon, lat), zone, threads)[0]
 
     def distance_mm(
-        self, lon_e7: NDArray[np.int32], lat_e7: NDArray[np.int32], zone: ArrayLike
+        self, lon_e7: NDArray[np.int32], lat_e7: NDArray[np.int32], zone: ArrayLike, *, threads: int = 1
     ) -> NDArray[np.int32]:
         """``signed_distance`` in whole millimetres, the same on every machine.
 
         0 or less exactly where the zone covers the position; saturates at +-2,000,000,000 (2,000 km), which
-        also stands
-        where there is no fix.
+        also stands where there is no fix.
         """
         lon_e7, lat_e7 = _int32(lon_e7, lat_e7)
-        return self._distances(lon_e7, lat_e7, zone)[1]
+        return self._distances(lon_e7, lat_e7, zone, threads)[1]
 
     def near(
-        self, lon_e7: NDArray[np.int32], lat_e7: NDArray[np.int32], reach_mm: int
+        self, lon_e7: NDArray[np.int32], lat_e7: NDArray[np.int32], reach_mm: int, *, threads: int = 1
     ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
         """All pairs no farther apart than ``reach_mm``: ping, zone, signed distance in mm; by ping, then
         zone.
@@ -138,10 +145,13 @@ class ZoneSet:
         if not 0 <= reach_mm <= MAX_REACH_MM:
             raise PingError(f"reach_mm is {reach_mm}; it must lie within 0..{MAX_REACH_MM} (2,000 km)")
         parts = self._current()
-        if (block := parts.only_block) is not None:
+        if (block := parts.only_block) is not None and threads == 1:
             return block.near(lon_e7, lat_e7, int(reach_mm))
-        found = [part.block.near(lon_e7, lat_e7, int(reach_mm)) for part in parts.parts]
-        ping, zone, distance_mm = self._merged(found, parts)
+
+        def ask(lon: NDArray[np.int32], lat: NDArray[np.int32]) -> tuple[NDArray[Any], ...]:
+            return self._merged((part.block.near(lon, lat, int(reach_mm)) for part in parts.parts), parts)
+
+        ping, zone, distance_mm = in_slices(ask, (lon_e7, lat_e7), threads, counts_rows=True)
         return ping, zone.astype(np.int32), distance_mm.astype(np.int32)
 
     def crossing(
@@ -222,7 +232,7 @@ class ZoneSet:
         return merged
 
     def _distances(
-        self, lon_e7: NDArray[np.int32], lat_e7: NDArray[np.int32], zone: ArrayLike
+        self, lon_e7: NDArray[np.int32], lat_e7: NDArray[np.int32], zone: ArrayLike, threads: int
     ) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
         zones = np.ascontiguousarray(zone, np.int32)
         if zones.shape != lon_e7.shape:
@@ -232,16 +242,7 @@ class ZoneSet:
         if len(zones) and (zones.min() < 0 or zones.max() >= len(self)):
             raise IndexError(f"zone indices must lie within 0..{len(self) - 1}")
         parts = self._current()
-        if (block := parts.only_block) is not None:
-            return block.distances(lon_e7, lat_e7, zones)
-        metres = np.empty(len(zones), np.float64)
-        mm = np.empty(len(zones), np.int32)
-        of, number = parts.locate(zones)
-        for p in np.unique(of):
-            mine = of == p
-            metres[mine], mm[mine] = parts.parts[p].block.distances(
-                lon_e7[mine], lat_e7[mine], number[mine].astype(np.int32)
-            )
+        metres, mm = in_slices(parts.distances, (lon_e7, lat_e7, zones), threads, counts_rows=False)
         return metres, mm
 
 

@@ -147,7 +147,22 @@ def test_any_split_and_any_order_give_the_same_answer():
     )
 
 
-def test_any_number_of_threads_gives_the_same_answer():
+@pytest.mark.parametrize("threads", [2, 3, 7])
+def test_any_number_of_threads_gives_the_same_answer(threads):
+    rng = np.random.default_rng(12)
+    features = mixed_set(rng)
+    x, y = pings_of(rng, 100_000)
+    loaded = ZoneSet.from_geojson(collection(*features))
+    grown = ZoneSet.from_geojson(collection(*features[:50])).with_zones(collection(*features[50:]))
+    for zones in (loaded, grown):
+        assert np.array_equal(zones.covering_e7(x, y, threads=threads), loaded.covering_e7(x, y))
+        found, want = zones.near(x, y, 200_000, threads=threads), loaded.near(x, y, 200_000)
+        assert all(np.array_equal(a, b) and a.dtype == b.dtype for a, b in zip(found, want, strict=True))
+        zone = (np.arange(len(x)) % len(loaded)).astype(np.int32)
+        assert np.array_equal(zones.distance_mm(x, y, zone, threads=threads), loaded.distance_mm(x, y, zone))
+
+
+def test_callers_of_several_threads_get_the_same_answer():
     from concurrent.futures import ThreadPoolExecutor
 
     rng = np.random.default_rng(12)
