@@ -197,7 +197,7 @@ def _apart(lon_a, lat_a, lon_b, lat_b, room_mm):
 
 @njit(cache=True, nogil=True)
 def roughly_at_most_mm(lon_a, lat_a, lon_b, lat_b):
-    """An upper bound of ``at_most_mm``, without sine or root: the two legs of the triangle; 1 for rounding."""
+    """An upper bound of ``at_most_mm`` without sine or root: the triangle's two legs; 1 for rounding."""
     dlat = abs(int(lat_a) - int(lat_b))
     dlon = abs(int(lon_a) - int(lon_b))
     return E7_MM * float(dlat + min(dlon, TURN_E7 - dlon)) + 21.0

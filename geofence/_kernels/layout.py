@@ -175,7 +175,7 @@ def tracks_in_question(
 
     devices              : DEVICE        ``nearest_mm`` is read and written
     which                : int64 (n,)    written: pings whose tracks are to be followed, ascending
-    pair_ping, pair_zone : int64 (h,)    written: pings and hits of which it is to be asked, by ping, then zone
+    pair_ping, pair_zone : int64 (h,)    written: pings and zones of which to ask, by ping, then zone
     Returns how many of the first and of the second.
     """
     count = 0
