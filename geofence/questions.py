@@ -235,8 +235,12 @@ def _touched(
     """Whether track[i] touches zone[i] of the block. ends: longitudes and latitudes of a, then of b."""
     touch = np.empty(len(track), np.bool_)
     columns = block.columns
+    lon_a, lat_a, lon_b, lat_b = ends
     tracks_touch(
-        *ends,
+        lon_a,
+        lat_a,
+        lon_b,
+        lat_b,
         track,
         zone,
         columns.for_distance,
