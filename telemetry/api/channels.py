@@ -162,6 +162,8 @@ def channel_routes(reader: Reader) -> APIRouter:
         "/suppressions", summary="Keep alerts quiet", status_code=201, responses=problems(403, 422, 503)
     )
     async def suppress(new: NewSuppression, who: Worker) -> Suppression:
+        if not who.sees_everyone and (new.device_id is None or await reader.device(new.device_id) is None):
+            raise _beyond_caseload(who)
         return _suppression(
             await reader.suppress(
                 device_id=new.device_id,
@@ -177,6 +179,9 @@ def channel_routes(reader: Reader) -> APIRouter:
         "/suppressions/{suppression_id}/lift", summary="End it now", responses=problems(403, 404, 422, 503)
     )
     async def lift(suppression_id: Number, step: Lift, who: Worker) -> Suppression:
+        known = await reader.suppression(int(suppression_id))
+        if known is not None and known.device_id is None and not who.sees_everyone:
+            raise _beyond_caseload(who)
         row = await reader.lift(int(suppression_id), who=acting(who, step.who))
         if row is None:
             raise _nobody_knows("suppression", suppression_id)
@@ -215,6 +220,15 @@ def _nobody_knows(what: str, number: str) -> Problem:
     plural = {"delivery": "deliveries"}.get(what, f"{what}s")
     return Problem(
         404, f"no-such-{what}", f"no {what} {number} is known", f"GET /api/v1/{plural} lists those that are"
+    )
+
+
+def _beyond_caseload(who: Who) -> Problem:
+    return Problem(
+        403,
+        "not-permitted",
+        f"{who.name} has a caseload, and this would be about others as well",
+        "name a device of the caseload, or ask somebody who works for all",
     )
 
 

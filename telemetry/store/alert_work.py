@@ -12,6 +12,7 @@ from psycopg import errors as pg
 from telemetry.api.reader import Page
 from telemetry.api.work import ChannelRow, DeliveryRow, SuppressionRow
 from telemetry.store.actions import act
+from telemetry.store.caseload import CASELOAD, device_of_caseload
 from telemetry.store.cursors import read_cursor, write_cursor
 from telemetry.store.deliveries import BACKLOGS
 from telemetry.store.errors import NoSuchAlert
@@ -55,6 +56,8 @@ class AlertWork:
                 alert_id, action, who=who, note=note, outcome=outcome, now_us=now_us, assignee=assignee
             )
 
+        if await self.alert(alert_id) is None:  # also when it is of nobody in the caseload
+            raise NoSuchAlert(alert_id)
         await self._drive(f"acting on alert {alert_id}", steps)
         row = await self.alert(alert_id)
         if row is None:
@@ -119,6 +122,8 @@ class AlertWork:
         """End it now; what it kept quiet and is still open is told. Ended ones stay as they are.
         None: nobody knows it.
         """
+        if await self.suppression(suppression_id) is None:
+            return None
         async with self._pool.use("lifting a suppression") as connection, connection.transaction():
             await connection.execute(
                 "UPDATE suppressions SET lifted_time = clock_timestamp(), lifted_by = %s"
@@ -130,11 +135,10 @@ class AlertWork:
 
     async def suppression(self, suppression_id: int) -> SuppressionRow | None:
         """One of them."""
-        values = {"id": suppression_id, "now": moment(time.time_ns() // 1000)}
+        values = {"id": suppression_id, "limit": 1, "now": moment(time.time_ns() // 1000)} | _groups()
+        where = f"suppression_id = %(id)s{_and_mine()}"
         async with self._pool.use("looking a suppression up") as connection:
-            cursor = await connection.execute(
-                _SUPPRESSIONS.format(where="suppression_id = %(id)s"), values | {"limit": 1}, binary=True
-            )
+            cursor = await connection.execute(_SUPPRESSIONS.format(where=where), values, binary=True)
             row = await cursor.fetchone()
         return None if row is None else SuppressionRow(*row)
 
@@ -146,11 +150,10 @@ class AlertWork:
         conditions = ["suppression_id < %(before)s"]
         if in_force is not None:
             conditions.append(("" if in_force else "NOT ") + _IN_FORCE)
-        values = {"before": before, "limit": limit + 1, "now": moment(time.time_ns() // 1000)}
+        where = " AND ".join(conditions) + _and_mine()
+        values = {"before": before, "limit": limit + 1, "now": moment(time.time_ns() // 1000)} | _groups()
         async with self._pool.use("listing suppressions") as connection:
-            found = await connection.execute(
-                _SUPPRESSIONS.format(where=" AND ".join(conditions)), values, binary=True
-            )
+            found = await connection.execute(_SUPPRESSIONS.format(where=where), values, binary=True)
             rows = [SuppressionRow(*row) for row in await found.fetchall()]
         last = rows[limit - 1].suppression_id if len(rows) > limit else None
         return Page(rows[:limit], None if last is None else write_cursor("suppressions", last))
@@ -169,15 +172,14 @@ class AlertWork:
         """Newest first."""
         (before,) = read_cursor(cursor, "deliveries", int) if cursor else (2**63 - 1,)
         conditions = ["delivery_id < %(before)s"]
-        values: dict[str, Any] = {"before": before, "limit": limit + 1}
+        values: dict[str, Any] = {"before": before, "limit": limit + 1} | _groups()
         for name, value in (("state", state), ("channel", channel), ("alert_id", alert_id)):
             if value is not None:
                 conditions.append(f"{name} = %({name})s")
                 values[name] = value
         async with self._pool.use("listing deliveries") as connection:
-            found = await connection.execute(
-                _DELIVERIES.format(where=" AND ".join(conditions)), values, binary=True
-            )
+            where = " AND ".join(conditions) + _and_mine()
+            found = await connection.execute(_DELIVERIES.format(where=where), values, binary=True)
             rows = [DeliveryRow(*row) for row in await found.fetchall()]
         last = rows[limit - 1].delivery_id if len(rows) > limit else None
         return Page(rows[:limit], None if last is None else write_cursor("deliveries", last))
@@ -186,18 +188,12 @@ class AlertWork:
         """Have one that waits or was given up tried at once; one that was made stays made.
         None: nobody knows it.
         """
-        values = {"id": delivery_id, "limit": 1}
+        values = {"id": delivery_id, "limit": 1} | _groups()
         async with self._pool.use("retrying a delivery") as connection, connection.transaction():
-            await connection.execute(
-                "UPDATE deliveries SET state = 'waiting', due_time = clock_timestamp(), settled_time = NULL,"
-                " attempts = CASE WHEN state = 'dead' THEN 0 ELSE attempts END"
-                " WHERE delivery_id = %(id)s AND state <> 'delivered'",
-                values,
-            )
+            await connection.execute(_RETRY.format(mine=_and_mine()), values)
             await connection.execute("SELECT pg_notify(%s, '0')", (OUTBOX_CHANNEL,))
-            found = await connection.execute(
-                _DELIVERIES.format(where="delivery_id = %(id)s"), values, binary=True
-            )
+            where = f"delivery_id = %(id)s{_and_mine()}"
+            found = await connection.execute(_DELIVERIES.format(where=where), values, binary=True)
             row = await found.fetchone()
         return None if row is None else DeliveryRow(*row)
 
@@ -228,6 +224,15 @@ async def _run(connection: Any, steps: Steps) -> None:
                 row = await cursor.fetchone() if cursor.description else None
 
 
+def _and_mine() -> str:
+    """What a condition adds for a caseload; what is about no device is for all."""
+    return "" if CASELOAD.get() is None else f" AND (device_id IS NULL OR {device_of_caseload('device_id')})"
+
+
+def _groups() -> dict[str, Any]:
+    return {"groups": sorted(CASELOAD.get() or ())}
+
+
 def _make_days(url: str) -> None:
     with contextlib.closing(Store.open(url)) as store:
         store.make_days()
@@ -252,6 +257,11 @@ SELECT suppression_id, device_id, rule_id, zone_id, reason, created_by, created_
        lifted_time, {_IN_FORCE}
 FROM suppressions WHERE {{where}} ORDER BY suppression_id DESC LIMIT %(limit)s
 """  # noqa: S608 - our own text
+_RETRY: Final = """
+UPDATE deliveries SET state = 'waiting', due_time = clock_timestamp(), settled_time = NULL,
+    attempts = CASE WHEN state = 'dead' THEN 0 ELSE attempts END
+WHERE delivery_id = %(id)s AND state <> 'delivered'{mine}
+"""
 _DELIVERIES: Final = """
 SELECT delivery_id, channel, alert_id, device_id, state, attempts, error, created_time, due_time, settled_time
 FROM deliveries WHERE {where} ORDER BY delivery_id DESC LIMIT %(limit)s
