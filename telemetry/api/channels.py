@@ -164,6 +164,15 @@ def channel_routes(reader: Reader) -> APIRouter:
     async def suppress(new: NewSuppression, who: Worker) -> Suppression:
         if not who.sees_everyone and (new.device_id is None or await reader.device(new.device_id) is None):
             raise _beyond_caseload(who)
+        if who.groups is not None and (
+            new.device_id is None or await reader.device(new.device_id) is None
+        ):  # a whole rule, or a zone, is other people's too
+            raise Problem(
+                403,
+                "not-permitted",
+                f"{who.name} works for {', '.join(sorted(who.groups))} and may keep quiet only their devices",
+                "name a device_id of the caseload, or ask somebody without one",
+            )
         return _suppression(
             await reader.suppress(
                 device_id=new.device_id,

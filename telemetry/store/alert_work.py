@@ -137,6 +137,10 @@ class AlertWork:
         """One of them."""
         values = {"id": suppression_id, "limit": 1, "now": moment(time.time_ns() // 1000)} | _groups()
         where = f"suppression_id = %(id)s{_and_mine()}"
+        """One of them; None: nobody knows it, or it is not of the caseload."""
+        mine, groups = _of_caseload()
+        values = groups | {"id": suppression_id, "now": moment(time.time_ns() // 1000), "limit": 1}
+        where = " AND ".join(["suppression_id = %(id)s", *mine])
         async with self._pool.use("looking a suppression up") as connection:
             cursor = await connection.execute(_SUPPRESSIONS.format(where=where), values, binary=True)
             row = await cursor.fetchone()
@@ -147,11 +151,13 @@ class AlertWork:
     ) -> Page[SuppressionRow]:
         """Newest first. in_force: those that hold now (True), those that have ended (False), all (None)."""
         (before,) = read_cursor(cursor, "suppressions", int) if cursor else (2**63 - 1,)
-        conditions = ["suppression_id < %(before)s"]
+        mine, groups = _of_caseload()
+        conditions = ["suppression_id < %(before)s", *mine]
         if in_force is not None:
             conditions.append(("" if in_force else "NOT ") + _IN_FORCE)
         where = " AND ".join(conditions) + _and_mine()
         values = {"before": before, "limit": limit + 1, "now": moment(time.time_ns() // 1000)} | _groups()
+        values = groups | {"before": before, "limit": limit + 1, "now": moment(time.time_ns() // 1000)}
         async with self._pool.use("listing suppressions") as connection:
             found = await connection.execute(_SUPPRESSIONS.format(where=where), values, binary=True)
             rows = [SuppressionRow(*row) for row in await found.fetchall()]
@@ -266,3 +272,9 @@ _DELIVERIES: Final = """
 SELECT delivery_id, channel, alert_id, device_id, state, attempts, error, created_time, due_time, settled_time
 FROM deliveries WHERE {where} ORDER BY delivery_id DESC LIMIT %(limit)s
 """
+
+
+def _of_caseload() -> tuple[list[str], dict[str, Any]]:
+    """A condition that suppressions of the caseload's devices meet, and its values; none for everyone."""
+    groups = CASELOAD.get()
+    return ([], {}) if groups is None else ([device_of_caseload("device_id")], {"groups": sorted(groups)})

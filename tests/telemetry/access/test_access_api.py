@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import threading
+import time
 
 import httpx
 import psycopg
@@ -186,6 +187,25 @@ def test_a_step_is_logged_under_the_name_of_who_is_logged_in(caseloads, door_api
     assert done.raise_for_status().json()["log"][-1]["who"] == "operator"
     ended = door_api.post(f"{url}/resolve", json={"outcome": "excused"}, headers=as_("operator")).json()
     assert (ended["log"][-1]["who"], ended["log"][-1]["outcome"]) == ("operator", "excused")
+
+
+def test_a_caseload_keeps_only_its_own_devices_quiet(door_api, as_, problem):
+    until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3600))
+
+    def quiet(name, **what):
+        body = {"until": until, "reason": "test", **what}
+        return door_api.post("/api/v1/suppressions", json=body, headers=as_(name))
+
+    for what in ({"rule_id": "strap"}, {"zone_id": "z"}, {"device_id": "a2"}, {"device_id": "no-such"}):
+        assert problem(quiet("operator", **what), 403)["type"].endswith("not-permitted")
+    mine = quiet("operator", device_id="a1").raise_for_status().json()["suppression_id"]
+    others = quiet("all", device_id="a2").raise_for_status().json()["suppression_id"]
+    seen = door_api.get("/api/v1/suppressions", headers=as_("operator")).json()["items"]
+    assert [row["suppression_id"] for row in seen] == [mine]
+    problem(door_api.post(f"/api/v1/suppressions/{others}/lift", json={}, headers=as_("operator")), 404)
+    for name, number in (("operator", mine), ("all", others)):
+        lifted = door_api.post(f"/api/v1/suppressions/{number}/lift", json={}, headers=as_(name))
+        assert lifted.raise_for_status().json()["lifted_by"] == name
 
 
 # --- sessions -----------------------------------------------------------------------------------
