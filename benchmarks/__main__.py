@@ -26,14 +26,23 @@ def main() -> int:
     parser.add_argument(
         "--quick", action="store_true", help="small sets and few rounds: minutes, not an hour"
     )
+    parser.add_argument("--pings", type=int, help="pings for us: 10,000,000; quick 400,000")
+    parser.add_argument("--peer-pings", type=int, help="pings for the peers: 500,000; quick 40,000")
+    parser.add_argument("--rounds", type=int, help="rounds, interleaved: 7; quick 3")
     parser.add_argument("--out", type=Path, default=RESULTS, help="directory of the results")
     options = parser.parse_args()
 
     from benchmarks import zones
     from benchmarks.chart import svg
 
-    rows = zones.run(quick=options.quick)
-    report = {"about": about(), "seed": zones.SEED, "quick": options.quick, "rows": rows}
+    pings, peer_pings, rounds = (400_000, 40_000, 3) if options.quick else (10_000_000, 500_000, 7)
+    sizes = {
+        "pings": options.pings or pings,
+        "peer_pings": options.peer_pings or peer_pings,
+        "rounds": options.rounds or rounds,
+    }
+    rows = zones.run(*sizes.values())
+    report = {"about": about(), "seed": zones.SEED, **sizes, "rows": rows}
     options.out.mkdir(exist_ok=True, parents=True)
     table = as_table(rows)
     (options.out / "zones.json").write_text(json.dumps(report, indent=1) + "\n")
