@@ -32,6 +32,7 @@ _S31: Final = np.uint64(31)
 _S11: Final = np.uint64(11)
 _TO_UNIT: Final = 2.0**-53
 
+_NAME_BYTES: Final = 8
 _CELLS: Final = 2048  # 16 KB of float64 stay in L1; the last cell's edge is 3.7 sigma
 _NORMAL: Final = np.array(
     [
@@ -88,9 +89,13 @@ def decay(x: float) -> float:
 def seed_streams(seed: int, name: str, count: int) -> NDArray[np.uint64]:
     """The first words of ``count`` streams of one kind of state machine: uint64 (count,).
 
-    Stream i is the same whatever ``count`` is.
+    Stream i is the same whatever ``count`` is. A name has at most eight bytes: all of it counts.
     """
-    salt = int.from_bytes(name.encode()[:8].ljust(8, b"\0"), "little")
+    if len(name.encode()) > _NAME_BYTES:
+        raise ValueError(
+            f"stream {name!r} has more than {_NAME_BYTES} bytes; names that begin alike would be one"
+        )
+    salt = int.from_bytes(name.encode().ljust(_NAME_BYTES, b"\0"), "little")
     with np.errstate(over="ignore"):
         z = np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN
         for word in (np.uint64(seed & 0xFFFF_FFFF_FFFF_FFFF), np.uint64(salt)):

@@ -27,14 +27,17 @@ __all__ = [
     "AGENDA",
     "FOREVER_S",
     "REASONS",
+    "ROAD",
     "STOPS",
     "WHY_BRIEF",
     "WHY_CURFEW",
     "WHY_DEEP",
     "WHY_PASSING",
     "WHY_ROUTINE",
+    "WHY_TAILGATING",
     "WHY_VICTIM",
     "new_agendas",
+    "new_roads",
     "plan_day",
     "rates_of",
     "warm",
@@ -49,7 +52,8 @@ WHY_BRIEF: Final = 2
 WHY_DEEP: Final = 3
 WHY_PASSING: Final = 4
 WHY_VICTIM: Final = 5
-REASONS: Final = ("routine", "curfew", "brief", "deep", "passing", "victim")
+WHY_TAILGATING: Final = 6
+REASONS: Final = ("routine", "curfew", "brief", "deep", "passing", "victim", "tailgating")
 
 # Stop k is left at leave_s[k] (UTC seconds) for stop k + 1; the last is left never. ``at`` is the stop
 # where the wearer is, or is going to.
@@ -69,12 +73,14 @@ AGENDA: Final = np.dtype(
     ]
 )
 
+ROAD: Final = np.dtype([("rng", "u8")])  # tailgating draws from a stream of its own
+
 # order of the rates handed to plan_day
-_CURFEW, _BRIEF, _DEEP, _PASSING, _VICTIM, _SHIELDING, _HANDOVER = range(7)
+_CURFEW, _BRIEF, _DEEP, _PASSING, _VICTIM, _SHIELDING, _HANDOVER, _TAILGATING = range(8)
 
 
 def rates_of(behaviour: Behaviour) -> NDArray[np.float64]:
-    """The rates that `plan_day` reads, events per day: float64 (7,)."""
+    """The rates that `plan_day` reads, events per day: float64 (8,)."""
     return np.array(
         [
             behaviour.curfew,
@@ -84,6 +90,7 @@ def rates_of(behaviour: Behaviour) -> NDArray[np.float64]:
             behaviour.victim,
             behaviour.shielding,
             behaviour.handover,
+            behaviour.tailgating,
         ]
     )
 
@@ -96,6 +103,13 @@ def new_agendas(people: NDArray[Any], seed: int) -> NDArray[Any]:
     agendas["stop"][:, 0] = people["home"]
     agendas["leave_s"][:, 0] = FOREVER_S
     return agendas
+
+
+def new_roads(count: int, seed: int) -> NDArray[Any]:
+    """The streams that tailgating draws from: ROAD (count,)."""
+    roads = np.zeros(count, ROAD)
+    roads["rng"] = seed_streams(seed, "road", count)
+    return roads
 
 
 @njit(nogil=True, cache=True)
@@ -124,6 +138,18 @@ def _outing(agenda: Any, home: int, place: int, leave_s: int, stay_s: int, why: 
 
 
 @njit(nogil=True, cache=True)
+def _pass_by(agenda: Any, person: Any, leave_s: int, eastward: bool) -> None:
+    """To one end of the lane that passes the school's zone, along it, and home."""
+    if agenda.count + 3 <= STOPS:
+        near, far = person.verge_west, person.verge_east
+        if not eastward:
+            near, far = far, near
+        _go(agenda, near, leave_s, WHY_ROUTINE)
+        _go(agenda, far, leave_s, WHY_TAILGATING)
+        _go(agenda, person.home, leave_s, WHY_ROUTINE)
+
+
+@njit(nogil=True, cache=True)
 def plan_day(
     midnight_s: int,
     weekday: int,
@@ -131,15 +157,17 @@ def plan_day(
     kinds: NDArray[np.uint8],
     people: NDArray[Any],
     agendas: NDArray[Any],
+    roads: NDArray[Any],
 ) -> None:
     """Add one day to everyone's agenda.
 
     midnight_s : UTC seconds of the local midnight at which the day begins; hours count from it
     weekday    : 0 Monday .. 6 Sunday
-    rates      : float64 (7,) as by rates_of, events per day
+    rates      : float64 (8,) as by rates_of, events per day
     kinds      : uint8 (n,)
     people     : PERSON (n,)
     agendas    : AGENDA (n,)  written
+    roads      : ROAD (n,)    written
     """
     for i in range(len(people)):
         person = people[i]
@@ -170,6 +198,8 @@ def plan_day(
         mood = uniform(agenda)
         whim = uniform(agenda)
         length = exponential(agenda)
+        tailgating = uniform(roads[i]) < rates[_TAILGATING] and person.school_exclusion == 1
+        eastward = uniform(roads[i]) < 0.5
 
         if shielding:
             agenda.foil_from_s = midnight_s + int(3600 * (10 + 9 * early))
@@ -245,6 +275,8 @@ def plan_day(
             _outing(agenda, home, person.gate, dinner_s, int(60 * (1 + 2 * long)), WHY_BRIEF)
         elif passing:
             _outing(agenda, home, person.kerb, dinner_s, int(60 * (1 + 9 * long)), WHY_PASSING)
+        elif tailgating:
+            _pass_by(agenda, person, dinner_s, eastward)
         if curfew:
             place = person.friend if whim < 0.6 else person.shop
             _outing(
@@ -259,4 +291,5 @@ def plan_day(
 
 def warm() -> None:
     """Compile this module's kernel."""
-    plan_day(0, 0, np.zeros(7), np.zeros(0, np.uint8), np.zeros(0, PERSON), np.zeros(0, AGENDA))
+    none = np.zeros(0, np.uint8), np.zeros(0, PERSON), np.zeros(0, AGENDA), np.zeros(0, ROAD)
+    plan_day(0, 0, np.zeros(8), *none)

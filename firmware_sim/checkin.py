@@ -48,7 +48,7 @@ def day_of_check_ins(city: City, seed: int, day: int, midnight_s: int) -> list[C
 
     ``day`` counts local days and seeds the draws; ``midnight_s`` is its start in UTC seconds.
     """
-    drawn = draws(seed, f"call{day}", len(city), 6)
+    drawn = draws(seed, f"c{day}", len(city), 6)
     calls = []
     for i in np.flatnonzero(city.kind == KIND_PHONE):
         for k, start_s in enumerate(_WINDOW_STARTS_S):

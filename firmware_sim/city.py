@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
+from firmware_sim import firmware
 from firmware_sim._random import draws
 from firmware_sim.codec import KIND_ANKLE, KIND_PHONE, KIND_WRIST
 from firmware_sim.errors import ScenarioError
@@ -44,8 +45,8 @@ BIG_BUILDING: Final = 3
 
 PLACE: Final = np.dtype([("x", "f8"), ("y", "f8"), ("walls", "u1")])
 
-# Indices are into City.places; -1: none. A school's three places are where one stands: at the school,
-# just inside of its zone, just outside of it.
+# Indices are into City.places; -1: none. A school's places are where one stands: at the school,
+# just inside of its zone, just outside of it; and the two ends of the lane that passes its zone.
 PERSON: Final = np.dtype(
     [
         ("home", "i4"),
@@ -57,6 +58,8 @@ PERSON: Final = np.dtype(
         ("gate", "i4"),
         ("kerb", "i4"),
         ("victim", "i4"),
+        ("verge_west", "i4"),
+        ("verge_east", "i4"),
         ("routine", "u1"),  # 0 day work, 1 early shift, 2 part-time, 3 no work
         ("curfew", "u1"),  # index into CURFEWS
         ("school_exclusion", "u1"),
@@ -69,6 +72,8 @@ CURFEWS: Final = (("21:00-05:30", 1260, 330), ("21:30-06:00", 1290, 360), ("22:0
 
 VICTIM_RADIUS_M: Final = 350.0
 HOME_RADIUS_M: Final = 80.0
+_LANE_M: Final = 4.0  # from the middle of the street to the lane's: 6 m from a school's zone
+_VERGE_BLOCKS: Final = 0.35  # so far before and behind a school's block the lane's ends lie
 _SETBACK_M: Final = 15.0  # from the middle of the street to a front door
 _BRIDGE_EVERY: Final = 6  # streets
 _RIVER_ROW: Final = -7  # the row of blocks that the river runs through; no street crosses it but by a bridge
@@ -100,8 +105,7 @@ class City:
     places   : PLACE (p,)
     people   : PERSON (n,)
     kind     : uint8 (n,)  KIND_ANKLE, KIND_WRIST, KIND_PHONE
-    json     : bool (n,)   the firmware writes JSON
-    old      : bool (n,)   the old firmware
+    version  : uint8 (n,)  of the firmware, an index into `firmware.VERSIONS`
     keys     : 32 bytes for tags, or None
     bridges  : float64 (b,) x of the streets that cross the river
     tower_xy : float64 (g, g, 2) cell towers on a jittered grid of ``tower_pitch_m``
@@ -113,8 +117,7 @@ class City:
     people: NDArray[Any]
     device_ids: list[str]
     kind: NDArray[np.uint8]
-    json: NDArray[np.bool_]
-    old: NDArray[np.bool_]
+    version: NDArray[np.uint8]
     keys: list[bytes | None]
     zones: list[Zone]
     bridges: NDArray[np.float64]
@@ -124,6 +127,11 @@ class City:
 
     def __len__(self) -> int:
         return len(self.device_ids)
+
+    @property
+    def json(self) -> NDArray[np.bool_]:
+        """Whose firmware writes JSON: bool (n,)."""
+        return firmware.column(self.version, "json")
 
     @property
     def timezone(self) -> str:
@@ -196,7 +204,6 @@ def build_city(scenario: Scenario, devices: int, seed: int) -> City:
         np.where(drawn[:, 0] < mix.phone + mix.wrist, KIND_WRIST, KIND_ANKLE),
     ).astype(np.uint8)
     kind[: max(3, scenario.opening.incursions + scenario.opening.straps)] = KIND_ANKLE
-    old = drawn[:, 1] < mix.old
     device_ids = [f"{'awp'[k]}{i + 1:05d}" for i, k in enumerate(kind)]
     keys = [
         blake2s(device_id.encode(), key=seed.to_bytes(8, "little", signed=True)).digest() if tagged else None
@@ -204,6 +211,8 @@ def build_city(scenario: Scenario, devices: int, seed: int) -> City:
             device_ids, (drawn[:, 3] < mix.tagged) & (kind != KIND_PHONE), strict=True
         )
     ]
+    tagged = np.array([key is not None for key in keys])
+    version = firmware.assign(mix, drawn[:, 1:3], tagged, seed)
     pitch = 1150.0
     towers = math.ceil(2 * half * block / pitch) + 4
     jitter = (draws(seed, "towers", towers * towers, 2).reshape(towers, towers, 2) - 0.5) * 0.6 * pitch
@@ -218,8 +227,7 @@ def build_city(scenario: Scenario, devices: int, seed: int) -> City:
         people=people,
         device_ids=device_ids,
         kind=kind,
-        json=~old & (drawn[:, 2] < mix.json) & np.array([key is None for key in keys]),
-        old=old,
+        version=version,
         keys=keys,
         zones=[],
         bridges=streets[streets % _BRIDGE_EVERY == 0] * block,
@@ -330,6 +338,10 @@ def _settle(scenario: Scenario, devices: int, seed: int, sites: _Sites) -> tuple
     gate_xy = np.array([[ring[0, 0] + 0.25 * block, ring[0, 1] - buffer_m + 8.0] for ring in rings])
     kerb_xy = np.array([[ring[0, 0] + 0.25 * block, ring[0, 1] - buffer_m - 7.0] for ring in rings])
 
+    lane_y = schools[:, 1] * block + _LANE_M
+    west_xy = np.stack([(schools[:, 0] - _VERGE_BLOCKS) * block, lane_y], axis=-1)
+    east_xy = np.stack([(schools[:, 0] + 1 + _VERGE_BLOCKS) * block, lane_y], axis=-1)
+
     walls = np.where(drawn[:, 5] < plan.apartment_share, APARTMENT, HOUSE)
     columns = [
         (home_xy, walls),
@@ -341,6 +353,8 @@ def _settle(scenario: Scenario, devices: int, seed: int, sites: _Sites) -> tuple
         (gate_xy, np.full(len(schools), OUTDOORS)),
         (kerb_xy, np.full(len(schools), OUTDOORS)),
         (victim_xy[None, :] + [[-60.0, 0.0]], np.array([OUTDOORS])),
+        (west_xy, np.full(len(schools), OUTDOORS)),
+        (east_xy, np.full(len(schools), OUTDOORS)),
     ]
     offsets = np.cumsum([0] + [len(xy) for xy, _ in columns])
     places = np.empty(offsets[-1], PLACE)
@@ -355,6 +369,8 @@ def _settle(scenario: Scenario, devices: int, seed: int, sites: _Sites) -> tuple
         people[name] = start + one_each
     for name, start in zip(("school", "gate", "kerb"), offsets[5:], strict=False):
         people[name] = start + school
+    people["verge_west"] = offsets[9] + school
+    people["verge_east"] = offsets[10] + school
     people["victim"] = np.where(no_contact, offsets[8], -1)
     people["routine"] = np.searchsorted([0.45, 0.6, 0.75], drawn[:, 11], side="right")
     people["curfew"] = (drawn[:, 12] * len(CURFEWS)).astype(np.uint8)

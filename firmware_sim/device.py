@@ -1,8 +1,8 @@
 """The firmware's main loop: which mode, when to take a sample, what to write into it.
 
-Modes: alarm (strap or case open: a sample every few seconds), moving, resting. Within a tick each device
-has its own moment, ``phase_ms``, so that a fleet does not speak in chorus. A device's clock drifts; a GNSS
-fix sets it.
+Modes: alarm (case open, or strap open and not in the cradle: a sample every few seconds), moving, resting.
+Within a tick each device has its own moment, ``phase_ms``, so that a fleet does not speak in chorus. A
+device's clock drifts; a GNSS fix sets it.
 """
 
 # ruff: noqa: PLR0917 (kernels take columns)
@@ -17,6 +17,14 @@ from numba import njit
 from firmware_sim._random import draws, seed_streams, uniform
 from firmware_sim.city import PERSON, PLACE
 from firmware_sim.codec import KIND_PHONE, NO_FIX, RECORD
+from firmware_sim.firmware import (
+    OMITS_ACCURACY,
+    OMITS_ALTITUDE,
+    OMITS_MOTION,
+    OMITS_SATELLITES,
+    OMITS_VELOCITY,
+    column,
+)
 from firmware_sim.gnss import GNSS, restart
 from firmware_sim.power import POWER
 from firmware_sim.radio import RADIO
@@ -76,10 +84,11 @@ def new_devices(city: City, seed: int, now_s: int) -> tuple[NDArray[Any], NDArra
     drawn = draws(seed, "firmware", count, 3)
     devices["boot"] = (1 + (drawn[:, 0] * 40).astype(np.int64) + now_s // 60) % 65_536
     devices["alarm_s"] = mix.alarm_s
-    devices["moving_s"] = mix.moving_s
-    devices["resting_s"] = mix.resting_s
-    devices["upload_moving_s"] = mix.upload_moving_s
-    devices["upload_resting_s"] = mix.upload_resting_s
+    slower = column(city.version, "slower")
+    devices["moving_s"] = mix.moving_s * slower
+    devices["resting_s"] = mix.resting_s * slower
+    devices["upload_moving_s"] = mix.upload_moving_s * slower
+    devices["upload_resting_s"] = mix.upload_resting_s * slower
     devices["drift_ppm"] = 40.0 * (drawn[:, 1] - 0.5)
     devices["clock_set_s"] = now_s
     # spread the first samples over a resting interval, upload with the first
@@ -133,7 +142,7 @@ def choose_due(
         if not wake and now_s < device.next_sample_s:
             continue
         interval_s = device.moving_s if in_motion else device.resting_s
-        if strap.reads_open or strap.reads_case_open:
+        if strap.reads_case_open or (strap.reads_open and not battery.docked):  # a cradle is no alarm
             interval_s = device.alarm_s
         device.next_sample_s = now_s + interval_s
         device.button = uniform(device) < _BUTTON_PER_SAMPLE
@@ -149,7 +158,7 @@ def sample(
     now_s: int,
     due: NDArray[np.int32],
     phase_ms: NDArray[np.int32],
-    old: NDArray[np.bool_],
+    omits: NDArray[np.uint8],
     people: NDArray[Any],
     places: NDArray[Any],
     wearers: NDArray[Any],
@@ -164,7 +173,7 @@ def sample(
     now_s     : UTC seconds of the tick
     due       : int32 (m,)   devices that take a sample
     phase_ms  : int32 (n,)
-    old       : bool (n,)    the old firmware: knows no accuracy, no altitude
+    omits     : uint8 (n,)   what its firmware leaves out, OMITS_* of `firmware`
     people, places, wearers, batteries, straps, radios : PERSON, PLACE, WEARER, POWER, STRAP, RADIO (n,)
     devices   : DEVICE (n,)  seq, clock_set_s, asked written
     records   : RECORD (m,)  written, the position and the radio's part of the status stay
@@ -189,7 +198,7 @@ def sample(
             status |= _CASE_OPEN
         if batteries[i].charging:
             status |= _CHARGING
-        if device.in_motion:
+        if device.in_motion and not omits[i] & OMITS_MOTION:
             status |= _MOVING
         home = places[people[i].home]
         near_x, near_y = wearer.x - home.x, wearer.y - home.y
@@ -201,9 +210,15 @@ def sample(
             status |= _BUFFERED
         record.status = status
         record.battery_pct = int(batteries[i].level_pct + 0.5)
-        if old[i]:
+        if omits[i] & OMITS_ACCURACY:
             record.accuracy_dm = 65535
+        if omits[i] & OMITS_ALTITUDE:
             record.altitude_m = -32768
+        if omits[i] & OMITS_VELOCITY:
+            record.speed_cmps = 65535
+            record.heading_cdeg = 65535
+        if omits[i] & OMITS_SATELLITES:
+            record.satellites = 255
         device.asked = 0
 
 
@@ -217,7 +232,7 @@ def warm() -> None:
         0,
         none,
         none,
-        np.zeros(0, np.bool_),
+        kinds,
         np.zeros(0, PERSON),
         np.zeros(0, PLACE),
         wearers,

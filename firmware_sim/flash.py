@@ -70,7 +70,7 @@ def store(
 def upload(
     now_s: int,
     tick_s: int,
-    old: NDArray[np.bool_],
+    oldest_first: NDArray[np.bool_],
     batteries: NDArray[Any],
     radios: NDArray[Any],
     devices: NDArray[Any],
@@ -86,7 +86,7 @@ def upload(
 
     now_s     : UTC seconds of the tick
     tick_s    : seconds; with a backlog a device sends in every tick
-    old       : bool (n,)       sends the oldest first
+    oldest_first : bool (n,)    the order of sending
     batteries : POWER (n,)
     radios    : RADIO (n,)
     devices   : DEVICE (n,)     next_upload_s, urgent written
@@ -110,7 +110,7 @@ def upload(
         if now_s < device.next_upload_s and not device.urgent:
             continue
         wanted = min(ring.count, MAX_PER_MESSAGE)
-        if old[i]:
+        if oldest_first[i]:
             boot = boots[i, ring.first]
             taken = 0
             while taken < wanted and boots[i, (ring.first + taken) % size] == boot:

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from firmware_sim import agenda, device, flash, gnss, power, radio, strap, wearer
+from firmware_sim import agenda, device, firmware, flash, gnss, power, radio, strap, wearer
 from firmware_sim.checkin import CheckIn, day_of_check_ins
 from firmware_sim.city import VICTIM_RADIUS_M
 from firmware_sim.codec import RECORD, binary_v1, json_v1
@@ -85,13 +85,18 @@ class Fleet:
         self._sky = gnss.map_of(city)
         self._outages = radio.outages_of(plan.radio, self.now_s)
         self.agendas = agenda.new_agendas(city.people, seed)
+        self._roads = agenda.new_roads(count, seed)
         self.wearers = wearer.new_wearers(city, seed)
         self.receivers = gnss.new_receivers(count, seed)
-        self.batteries = power.new_batteries(city.kind, seed)
+        self.batteries = power.new_batteries(city.kind, seed, plan.behaviour.taken_off)
         self.straps = strap.new_straps(count, seed)
         self.radios = radio.new_radios(count, seed)
         self.devices, self.phase_ms = device.new_devices(city, seed, self.now_s)
         self.rings, self.cells, self.boots = flash.new_flash(count, plan.fleet.flash_records)
+        self._json = firmware.column(city.version, "json")
+        self._bouncy = ~firmware.column(city.version, "debounced")
+        self._oldest_first = ~firmware.column(city.version, "newest_first")
+        self._omits = firmware.column(city.version, "omits").astype(np.uint8)
         self._due = np.empty(count, np.int32)
         self._sent = np.empty(count * min(flash.MAX_PER_MESSAGE, plan.fleet.flash_records), RECORD)
         self._sender = np.empty(count, np.int32)
@@ -135,7 +140,16 @@ class Fleet:
             self.wearers,
             self.batteries,
         )
-        strap.step(now_s, tick_s, plan.behaviour.strap_cut, city.kind, city.old, self.wearers, self.straps)
+        strap.step(
+            now_s,
+            tick_s,
+            plan.behaviour.strap_cut,
+            city.kind,
+            self._bouncy,
+            self.batteries,
+            self.wearers,
+            self.straps,
+        )
         radio.step(
             now_s, plan.radio.gaps, 60.0 * plan.radio.gap_min, self._outages, self.wearers, self.radios
         )
@@ -143,7 +157,7 @@ class Fleet:
         messages = flash.upload(
             now_s,
             device.TICK_S,
-            city.old,
+            self._oldest_first,
             self.batteries,
             self.radios,
             self.devices,
@@ -177,7 +191,7 @@ class Fleet:
         """Message k of a burst as its device's firmware writes it."""
         i = burst.device[k]
         records = burst.records[burst.start[k] : burst.stop[k]]
-        if self.city.json[i]:
+        if self._json[i]:
             return json_v1(records, boot=int(burst.boot[k]))
         return binary_v1(
             records,
@@ -209,7 +223,7 @@ class Fleet:
             now_s,
             due,
             self.phase_ms,
-            city.old,
+            self._omits,
             city.people,
             city.places,
             self.wearers,
@@ -227,7 +241,13 @@ class Fleet:
         # counted back from noon: so the day's hours are right on the days when the clocks change, too
         midnight_s = int(midnight.replace(hour=12).timestamp()) - _DAY_S // 2
         agenda.plan_day(
-            midnight_s, midnight.weekday(), self._rates, self.city.kind, self.city.people, self.agendas
+            midnight_s,
+            midnight.weekday(),
+            self._rates,
+            self.city.kind,
+            self.city.people,
+            self.agendas,
+            self._roads,
         )
         self._calls += day_of_check_ins(self.city, self.seed, midnight.toordinal(), midnight_s)
 

@@ -2,7 +2,9 @@
 is off.
 
 An ankle monitor holds about three days, a wristband one and a half. A wristband is charged on the arm by a
-clip-on pack, so charging opens no strap.
+clip-on pack, or, by those who take it off to charge, in a cradle: then its strap is open (`strap`). That is
+allowed in `CRADLE_HOURS`. Its wearer begins early enough and puts it on again in time, but for a battery that
+is nearly empty: that one goes into the cradle at any hour, until it holds enough for the night.
 """
 
 # ruff: noqa: PLR0917 (kernels take columns)
@@ -23,7 +25,7 @@ from firmware_sim.wearer import REST, WEARER
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["POWER", "new_batteries", "step", "temperature_c", "warm"]
+__all__ = ["CRADLE_HOURS", "POWER", "new_batteries", "step", "temperature_c", "warm"]
 
 POWER: Final = np.dtype(
     [
@@ -32,11 +34,18 @@ POWER: Final = np.dtype(
         ("charge_below_pct", "f8"),  # the wearer's habit
         ("forgets_until_s", "i8"),
         ("charging", "u1"),
+        ("takes_off", "u1"),  # a wristband whose wearer charges it in a cradle
+        ("docked", "u1"),  # it lies in the cradle
         ("on", "u1"),
         ("booted", "u1"),  # the device started in this tick
     ]
 )
 
+CRADLE_HOURS: Final = (18, 22)  # local hours in which a wristband may be off the arm to charge
+_DOCK_UNTIL_H: Final = 21.0  # later nobody begins
+_UNDOCK_H: Final = 21.9
+_EMPTY_PCT: Final = 15.0  # charged at once
+_ENOUGH_PCT: Final = 30.0  # for the night
 _ANKLE_PCT_PER_H: Final = 1.4
 _WRIST_PCT_PER_H: Final = 2.6
 _MOVING_FACTOR: Final = 1.6
@@ -47,13 +56,14 @@ _COLD_BELOW_C: Final = 15.0  # a lithium cell gives less below; 1 % more drain f
 _CRASH_PER_S: Final = 1.0 / (30 * 86_400)  # the watchdog reboots it once a month
 
 
-def new_batteries(kinds: NDArray[np.uint8], seed: int) -> NDArray[Any]:
-    """Batteries at 45 to 100 %: POWER (n,)."""
+def new_batteries(kinds: NDArray[np.uint8], seed: int, taken_off: float = 0.0) -> NDArray[Any]:
+    """Batteries at 45 to 100 %: POWER (n,); ``taken_off`` is the share of wristbands charged in a cradle."""
     batteries = np.zeros(len(kinds), POWER)
     batteries["rng"] = seed_streams(seed, "power", len(kinds))
     drawn = draws(seed, "battery", len(kinds), 2)
     batteries["level_pct"] = 45.0 + 55.0 * drawn[:, 0]
     batteries["charge_below_pct"] = np.where(kinds == KIND_WRIST, 70.0, 50.0) + 15.0 * drawn[:, 1]
+    batteries["takes_off"] = (kinds == KIND_WRIST) & (draws(seed, "cradle", len(kinds), 1)[:, 0] < taken_off)
     batteries["on"] = 1
     return batteries
 
@@ -103,12 +113,16 @@ def step(
         resting = wearer.mode == REST
         at_home = resting and not wearer.left_behind and agendas[i].stop[agendas[i].at] == people[i].home
         if battery.charging:
-            if not at_home or battery.level_pct >= _FULL_PCT:
+            late = battery.takes_off and hour >= _UNDOCK_H and battery.level_pct >= _ENOUGH_PCT
+            if not at_home or battery.level_pct >= _FULL_PCT or late:
                 battery.charging = 0
         elif at_home and now_s >= battery.forgets_until_s:
-            habit = battery.level_pct < battery.charge_below_pct and hour >= 18.0
-            if habit or battery.level_pct < 15.0:
+            habit = battery.level_pct < battery.charge_below_pct and hour >= CRADLE_HOURS[0]
+            if battery.takes_off and hour >= _DOCK_UNTIL_H:
+                habit = False
+            if habit or battery.level_pct < _EMPTY_PCT:
                 battery.charging = 1
+        battery.docked = battery.charging and battery.takes_off
         if battery.charging:
             battery.level_pct = min(100.0, battery.level_pct + _CHARGE_PCT_PER_H * elapsed_s / 3600.0)
             if not battery.on and battery.level_pct >= _START_PCT:

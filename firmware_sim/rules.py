@@ -6,19 +6,25 @@ import json
 from base64 import b64encode
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from firmware_sim.checkin import WINDOWS
 from firmware_sim.city import CURFEWS
 from firmware_sim.codec import KIND_ANKLE, KIND_PHONE, KIND_WRIST
+from firmware_sim.power import CRADLE_HOURS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from firmware_sim.city import City, Zone
 
-__all__ = ["BATTERY_PCT", "CONTACT_S", "write_rules"]
+__all__ = ["BATTERY_PCT", "CONTACT_S", "STRAP_WRIST", "may_use_cradle", "write_rules"]
 
 BATTERY_PCT: Final = 5
 CONTACT_S: Final = 30 * 60
+STRAP_WRIST: Final = "strap-wrist"  # the strap's rule for those who may take a wristband off to charge
 _GRACE_MIN: Final = 5
 _KIND_NAMES: Final = {KIND_ANKLE: "ankle", KIND_WRIST: "wrist", KIND_PHONE: "phone"}
 
@@ -58,7 +64,16 @@ def _feature(zone: Zone) -> dict[str, Any]:
 _SHARED: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
     ("school-exclusion", {"id": "schools", "require": "outside", "layer": "schools", "severity": "high"}),
     ("no-contact", {"id": "victim", "require": "outside", "zones": ["victim-01"], "severity": "critical"}),
-    ("worn", {"id": "strap", "require": "strap_closed", "severity": "critical"}),
+    ("strapped", {"id": "strap", "require": "strap_closed", "severity": "critical"}),
+    (
+        "cradle",
+        {
+            "id": STRAP_WRIST,
+            "require": "strap_closed",
+            "when": f"{CRADLE_HOURS[1]:02d}:00-{CRADLE_HOURS[0]:02d}:00",
+            "severity": "critical",
+        },
+    ),
     ("worn", {"id": "case", "require": "case_closed", "severity": "high"}),
     ("worn", {"id": "battery", "require": "battery", "above_pct": BATTERY_PCT, "severity": "low"}),
     ("worn", {"id": "contact", "require": "contact", "within": f"{CONTACT_S // 60} min", "severity": "low"}),
@@ -117,12 +132,20 @@ def _groups(city: City, i: int) -> list[str]:
     """The groups of device i."""
     if city.kind[i] == KIND_PHONE:
         return ["phones"]
-    groups = ["worn"]
+    groups = ["worn", "cradle" if may_use_cradle(city)[i] else "strapped"]
     if city.people["school_exclusion"][i]:
         groups.append("school-exclusion")
     if city.people["no_contact"][i]:
         groups.append("no-contact")
     return groups
+
+
+def may_use_cradle(city: City) -> NDArray[np.bool_]:
+    """Who may take the device off to charge it, at the hours of `CRADLE_HOURS`: bool (n,).
+
+    All wristbands, where the scenario knows that habit.
+    """
+    return np.asarray((city.kind == KIND_WRIST) & (city.scenario.behaviour.taken_off > 0.0))
 
 
 def _table(name: str, **entries: Any) -> str:

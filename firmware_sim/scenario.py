@@ -54,8 +54,11 @@ class FleetMix:
 
     wrist: float = 0.3  # shares of the fleet; what is left are ankle monitors
     phone: float = 0.08
-    json: float = 0.1  # share with the firmware that writes JSON
-    old: float = 0.15  # share with the old firmware: no accuracy, no debouncing, oldest first
+    # shares of the firmware versions, see `firmware`; what is left runs the current one
+    json: float = 0.1  # of those without a key
+    old: float = 0.15  # no accuracy, no debouncing, oldest first
+    blunt: float = 0.0  # no speed, no heading, no motion bit, oldest first
+    saver: float = 0.0  # a third of the samples, no satellites
     tagged: float = 0.2  # share that holds a key
     school_exclusion: float = 0.35
     no_contact: float = 0.02  # share that must stay away from the victim's home; at least three
@@ -80,6 +83,8 @@ class Behaviour:
     flat_battery: float = 0.01
     shielding: float = 0.005
     handover: float = 0.003  # of wristbands
+    tailgating: float = 0.0  # a crawl by car along the edge of a school's zone: legal, and a trap
+    taken_off: float = 0.0  # no rate, but the share of wristbands that are taken off to charge
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """Strap and case: cut, opened, refitted by a technician, and the sensors' bounce.
 
-A cut strap stays open for hours. In half of the cases the device is left where it was cut. The sensor
-bounces now and then for one tick although the strap is closed; the old firmware reports that, the new one
-waits for a second reading.
+A wristband in its cradle has an open strap, which closes when it is put on again. A cut strap stays open for
+hours. In half of the cases the device is left where it was cut. The sensor bounces now and then for one tick
+although the strap is closed; the old firmware reports that, the newer ones wait for a second reading.
 """
 
 # ruff: noqa: PLR0917 (kernels take columns)
@@ -16,6 +16,7 @@ from numba import njit
 
 from firmware_sim._random import exponential, seed_streams, uniform
 from firmware_sim.codec import KIND_PHONE
+from firmware_sim.power import POWER
 from firmware_sim.wearer import WEARER
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ STRAP: Final = np.dtype(
         ("open_until_s", "i8"),
         ("case_until_s", "i8"),
         ("is_open", "u1"),  # the truth
+        ("off_to_charge", "u1"),  # open because it lies in the cradle
         ("case_is_open", "u1"),
         ("raw", "u1"),  # the sensor's last raw reading
         ("reads_open", "u1"),  # what the firmware says
@@ -57,7 +59,8 @@ def step(
     elapsed_s: float,
     cuts_per_day: float,
     kinds: NDArray[np.uint8],
-    old: NDArray[np.bool_],
+    bouncy: NDArray[np.bool_],
+    batteries: NDArray[Any],
     wearers: NDArray[Any],
     straps: NDArray[Any],
 ) -> None:
@@ -67,7 +70,8 @@ def step(
     elapsed_s    : since the last call
     cuts_per_day : float64
     kinds        : uint8 (n,)
-    old          : bool (n,)    the old firmware
+    bouncy       : bool (n,)    the firmware reports the raw reading
+    batteries    : POWER (n,)
     wearers      : WEARER (n,)  ``left_behind`` written
     straps       : STRAP (n,)   written
     """
@@ -78,9 +82,15 @@ def step(
         u = uniform(strap)
         planned = strap.cut_s != 0 and now_s >= strap.cut_s
         if strap.is_open:
-            if now_s >= strap.open_until_s:
+            if strap.off_to_charge:
+                strap.is_open = batteries[i].docked
+                strap.off_to_charge = batteries[i].docked
+            elif now_s >= strap.open_until_s:
                 strap.is_open = 0
                 wearers[i].left_behind = 0
+        elif batteries[i].docked:
+            strap.is_open = 1
+            strap.off_to_charge = 1
         elif planned or u < cuts_per_day * elapsed_s / 86_400.0:
             strap.is_open = 1
             strap.cut_s = 0
@@ -94,7 +104,7 @@ def step(
 
         bounces = uniform(strap) < _BOUNCE_PER_S * elapsed_s
         raw = strap.is_open or bounces
-        reads_open = raw if old[i] or strap.raw == raw else strap.reads_open
+        reads_open = raw if bouncy[i] or strap.raw == raw else strap.reads_open
         strap.changed = reads_open != strap.reads_open or strap.case_is_open != strap.reads_case_open
         strap.raw = raw
         strap.reads_open = reads_open
@@ -103,5 +113,5 @@ def step(
 
 def warm() -> None:
     """Compile this module's kernel."""
-    none = np.zeros(0, np.uint8), np.zeros(0, np.bool_), np.zeros(0, WEARER), np.zeros(0, STRAP)
-    step(0, 0.0, 0.0, *none)
+    none = np.zeros(0, np.uint8), np.zeros(0, np.bool_), np.zeros(0, POWER)
+    step(0, 0.0, 0.0, *none, np.zeros(0, WEARER), np.zeros(0, STRAP))

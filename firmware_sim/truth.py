@@ -11,24 +11,30 @@ done to a device
     device_id, rule_id (null where no rule speaks of it), zone_id (null), kind, from_us, to_us (null:
     not over), deepest_m (null)
 
-``kind`` is curfew, zone, strap, case, battery, off, foil or handover. Times are UTC microseconds. Edges are
+``kind`` is curfew, zone, strap, case, battery, off, foil, handover, cradle (a wristband off the arm to
+charge; in the hours in which that is allowed it breaks no rule) or tailgating (a slow drive along the edge of
+a school's zone, which breaks none either). Times are UTC microseconds. Edges are
 found on the true track, sampled every five seconds, and interpolated between the samples.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from firmware_sim.agenda import WHY_TAILGATING
 from firmware_sim.codec import KIND_PHONE
 from firmware_sim.device import TICK_S
-from firmware_sim.rules import BATTERY_PCT
+from firmware_sim.power import CRADLE_HOURS
+from firmware_sim.rules import BATTERY_PCT, STRAP_WRIST, may_use_cradle
 from firmware_sim.stays import Holding, Stay, Stays
-from firmware_sim.wearer import AROUND
+from firmware_sim.wearer import AROUND, CAR
 from firmware_sim.windows import curfew_windows, less
 
 if TYPE_CHECKING:
@@ -98,6 +104,9 @@ class TruthWriter:
         self._path = path
         self._fleet = fleet
         city = fleet.city
+        self._may_use_cradle = may_use_cradle(city)
+        self._zone = ZoneInfo(city.timezone)
+        self._everyone = np.arange(len(city))
         self._worn = city.kind != KIND_PHONE
         self._ids = pa.array(city.device_ids)
         self._track = pq.ParquetWriter(path, TRACK, compression="zstd")
@@ -106,11 +115,14 @@ class TruthWriter:
         self._stays = Stays(city, self._worn)
         self._states = {
             ("strap", "strap"): Holding(len(city)),
+            (STRAP_WRIST, "strap"): Holding(len(city)),
             ("case", "case"): Holding(len(city)),
             ("battery", "battery"): Holding(len(city)),
             (None, "off"): Holding(len(city)),
             (None, "foil"): Holding(len(city)),
             (None, "handover"): Holding(len(city)),
+            (None, "cradle"): Holding(len(city)),
+            (None, "tailgating"): Holding(len(city)),
         }
         self._end_us = fleet.now_s * 1_000_000
         # each one's first moment; before it nothing is known
@@ -125,7 +137,12 @@ class TruthWriter:
         self._end_us = (now_s + TICK_S) * 1_000_000
 
         batteries, straps, plans = fleet.batteries, fleet.straps, fleet.agendas
-        self._states["strap", "strap"].add(time_us, straps["is_open"] != 0)
+        strap_open, cradle = straps["is_open"] != 0, self._may_use_cradle
+        self._states["strap", "strap"].add(time_us, strap_open & ~cradle)
+        hour = datetime.fromtimestamp(now_s, self._zone).hour
+        forbidden = not CRADLE_HOURS[0] <= hour < CRADLE_HOURS[1]
+        self._states[STRAP_WRIST, "strap"].add(time_us, strap_open & cradle & forbidden)
+        self._states[None, "cradle"].add(time_us, straps["off_to_charge"] != 0)
         self._states["case", "case"].add(time_us, straps["case_is_open"] != 0)
         # what the firmware reports is rounded
         low = np.floor(batteries["level_pct"] + 0.5) < BATTERY_PCT
@@ -134,6 +151,10 @@ class TruthWriter:
         self._states[None, "foil"].add(time_us, fleet.wearers["foiled"] != 0)
         handed = (plans["handed_from_s"] <= now_s) & (now_s < plans["handed_until_s"])
         self._states[None, "handover"].add(time_us, handed)
+
+        why = plans["why"][self._everyone, plans["at"]]
+        crawls = (why == WHY_TAILGATING) & (fleet.wearers["mode"] == CAR)
+        self._states[None, "tailgating"].add(time_us, crawls)
 
         due = burst.due
         self._keep(due, time_us, lon, lat, burst.samples["seq"].astype(np.int64))

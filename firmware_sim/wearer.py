@@ -18,7 +18,7 @@ import numpy as np
 from numba import njit
 
 from firmware_sim._random import normal, seed_streams, uniform
-from firmware_sim.agenda import AGENDA
+from firmware_sim.agenda import AGENDA, WHY_TAILGATING
 from firmware_sim.city import APARTMENT, BIG_BUILDING, HOUSE, PLACE
 
 if TYPE_CHECKING:
@@ -207,6 +207,19 @@ def _advance(wearer: Any, seconds: float) -> None:
 
 
 @njit(nogil=True, cache=True)
+def _crawl(wearer: Any, place: Any) -> None:
+    """Drive slowly along one lane, bumper to bumper, with a halt half way at most."""
+    middle = 0.5 * (wearer.x + place.x)
+    wearer.way_y[:] = place.y
+    wearer.way_x[1] = wearer.x
+    wearer.way_x[2] = middle
+    wearer.way_x[3] = middle
+    wearer.way_x[4] = place.x
+    wearer.mode = CAR
+    wearer.speed_mps = 2.0 + 3.0 * uniform(wearer)
+
+
+@njit(nogil=True, cache=True)
 def _surroundings(wearer: Any, walls: int, streets: Any) -> int:
     """What stands around the antenna, one of AROUND."""
     if wearer.mode == REST:
@@ -259,6 +272,8 @@ def move(
             if agenda.at + 1 < agenda.count and now_s >= agenda.leave_s[agenda.at]:
                 agenda.at += 1
                 depart(wearer, places[agenda.stop[agenda.at]], streets[0])
+                if agenda.why[agenda.at] == WHY_TAILGATING:
+                    _crawl(wearer, places[agenda.stop[agenda.at]])
         else:
             _advance(wearer, elapsed_s)
             if wearer.mode == REST:

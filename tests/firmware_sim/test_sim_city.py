@@ -14,7 +14,7 @@ from geofence import Ruleset
 
 
 def test_every_scenario_of_the_package_loads_and_builds() -> None:
-    assert {"city", "border-homes", "canyon", "outage", "storm"} <= set(names())
+    assert {"city", "border-homes", "canyon", "outage", "storm", "versions"} <= set(names())
     for name in names():
         city = build(load(name), 40, 5)
         assert len(city) == 40

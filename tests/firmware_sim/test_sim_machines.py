@@ -15,9 +15,10 @@ from firmware_sim.city import PERSON
 from firmware_sim.codec import KIND_ANKLE, KIND_PHONE, KIND_WRIST, RECORD
 from firmware_sim.commands import obey
 from firmware_sim.device import DEVICE, TICK_S
-from firmware_sim.power import POWER
+from firmware_sim.power import CRADLE_HOURS, POWER
 from firmware_sim.radio import RADIO
 from firmware_sim.scenario import Outage, Radio, build, load
+from firmware_sim.strap import STRAP
 from firmware_sim.wearer import WEARER
 
 
@@ -92,7 +93,16 @@ def run_straps(old: bool, bounce: bool, cut_at: int | None, ticks: int):
             straps["cut_s"] = 1
         # a tick so long that the bounce is certain, or so short that it is impossible
         elapsed_s = 20 * 86_400.0 if bounce and k == 3 else 0.0
-        strap.step(1000 + 5 * k, elapsed_s, 0.0, np.zeros(1, np.uint8), np.array([old]), wearers, straps)
+        strap.step(
+            1000 + 5 * k,
+            elapsed_s,
+            0.0,
+            np.zeros(1, np.uint8),
+            np.array([old]),
+            np.zeros(1, POWER),
+            wearers,
+            straps,
+        )
         said.append(int(straps["reads_open"][0]))
         truth.append(int(straps["is_open"][0]))
     return said, truth
@@ -111,15 +121,62 @@ def test_a_cut_strap_is_reported_one_reading_later_by_the_new_firmware() -> None
 def test_a_cut_strap_is_refitted_and_a_left_device_picked_up() -> None:
     count = 400
     straps, wearers = strap.new_straps(count, 8), np.zeros(count, WEARER)
-    kinds, old = np.zeros(count, np.uint8), np.zeros(count, np.bool_)
+    fixed = np.zeros(count, np.uint8), np.zeros(count, np.bool_), np.zeros(count, POWER)
     straps["cut_s"] = 1
-    strap.step(1000, 5.0, 0.0, kinds, old, wearers, straps)
+    strap.step(1000, 5.0, 0.0, *fixed, wearers, straps)
     assert straps["is_open"].all()
     assert 0.4 < wearers["left_behind"].mean() < 0.6
     assert straps["open_until_s"].min() >= 1000 + 3600
-    strap.step(int(straps["open_until_s"].max()), 5.0, 0.0, kinds, old, wearers, straps)
+    strap.step(int(straps["open_until_s"].max()), 5.0, 0.0, *fixed, wearers, straps)
     assert not straps["is_open"].any()
     assert not wearers["left_behind"].any()
+
+
+def evening(kind: int, level_pct: float, taken_off: float, hours: range) -> list[tuple[int, int, int]]:
+    """At home, by minutes: charging, strap truly open, strap read as open."""
+    kinds = np.full(1, kind, np.uint8)
+    batteries = power.new_batteries(kinds, 1, taken_off)
+    batteries["level_pct"], batteries["charge_below_pct"] = level_pct, 75.0
+    straps, wearers, agendas, people = (np.zeros(1, t) for t in (STRAP, WEARER, AGENDA, PERSON))
+    seen = []
+    for minute in range(60 * hours.start, 60 * hours.stop):
+        power.step(60 * minute, 60.0, minute / 60 % 24, 20.0, 0.0, kinds, people, agendas, wearers, batteries)
+        strap.step(60 * minute, 0.0, 0.0, kinds, np.zeros(1, np.bool_), batteries, wearers, straps)
+        seen.append((int(batteries["charging"][0]), int(straps["is_open"][0]), int(straps["reads_open"][0])))
+    return seen
+
+
+def test_a_wristband_is_taken_off_to_charge_at_the_hours_that_allow_it() -> None:
+    seen = evening(KIND_WRIST, 62.0, 1.0, range(16, 24))
+    charging, is_open, reads_open = np.array(seen).T
+    assert np.array_equal(is_open, charging)
+    assert np.array_equal(reads_open[1:], is_open[:-1])  # debounced: a reading later
+    off = np.flatnonzero(charging) + 16 * 60
+    assert off[0] == CRADLE_HOURS[0] * 60
+    # a tenth of the charge is used before 18:00; 45 % an hour up to 98 %
+    assert len(off) == pytest.approx((98 - 62 + 2 * 2.6) / 45 * 60, abs=2)
+    assert np.all(np.diff(off) == 1)
+
+
+def test_a_wristband_is_put_on_again_in_time_unless_it_is_nearly_empty() -> None:
+    # charged from 20 % at 20:30: not full at 22:00, so it is put on again before
+    seen = np.array(evening(KIND_WRIST, 20.0, 1.0, range(20, 24)))
+    assert seen[:, 1].any()
+    assert not seen[115:, 1].any()
+    # nobody begins after 21:00, but for a battery that is nearly empty
+    assert not np.array(evening(KIND_WRIST, 60.0, 1.0, range(21, 26)))[:, 1].any()
+    seen = np.array(evening(KIND_WRIST, 14.0, 1.0, range(22, 24)))
+    assert seen[0, 1]
+    assert seen[:, 1].sum() == pytest.approx((30 - 14) / 45 * 60, abs=2)
+
+
+def test_only_a_wristband_of_one_who_takes_it_off_opens_its_strap_to_charge() -> None:
+    for kind, share in ((KIND_WRIST, 0.0), (KIND_ANKLE, 1.0)):
+        seen = np.array(evening(kind, 40.0, share, range(17, 24)))
+        assert seen[:, 0].any()
+        assert not seen[:, 1].any()
+    kinds = np.full(4000, KIND_WRIST, np.uint8)
+    assert power.new_batteries(kinds, 1, 0.6)["takes_off"].mean() == pytest.approx(0.6, abs=0.03)
 
 
 def drain(kind: int, hours: float, outside_c: float, moving: bool) -> float:
