@@ -134,13 +134,9 @@ class AlertWork:
         return await self.suppression(suppression_id)
 
     async def suppression(self, suppression_id: int) -> SuppressionRow | None:
-        """One of them."""
+        """One of them; None: nobody knows it, or it is not of the caseload."""
         values = {"id": suppression_id, "limit": 1, "now": moment(time.time_ns() // 1000)} | _groups()
         where = f"suppression_id = %(id)s{_and_mine()}"
-        """One of them; None: nobody knows it, or it is not of the caseload."""
-        mine, groups = _of_caseload()
-        values = groups | {"id": suppression_id, "now": moment(time.time_ns() // 1000), "limit": 1}
-        where = " AND ".join(["suppression_id = %(id)s", *mine])
         async with self._pool.use("looking a suppression up") as connection:
             cursor = await connection.execute(_SUPPRESSIONS.format(where=where), values, binary=True)
             row = await cursor.fetchone()
@@ -151,13 +147,11 @@ class AlertWork:
     ) -> Page[SuppressionRow]:
         """Newest first. in_force: those that hold now (True), those that have ended (False), all (None)."""
         (before,) = read_cursor(cursor, "suppressions", int) if cursor else (2**63 - 1,)
-        mine, groups = _of_caseload()
-        conditions = ["suppression_id < %(before)s", *mine]
+        conditions = ["suppression_id < %(before)s"]
         if in_force is not None:
             conditions.append(("" if in_force else "NOT ") + _IN_FORCE)
         where = " AND ".join(conditions) + _and_mine()
         values = {"before": before, "limit": limit + 1, "now": moment(time.time_ns() // 1000)} | _groups()
-        values = groups | {"before": before, "limit": limit + 1, "now": moment(time.time_ns() // 1000)}
         async with self._pool.use("listing suppressions") as connection:
             found = await connection.execute(_SUPPRESSIONS.format(where=where), values, binary=True)
             rows = [SuppressionRow(*row) for row in await found.fetchall()]
@@ -231,8 +225,8 @@ async def _run(connection: Any, steps: Steps) -> None:
 
 
 def _and_mine() -> str:
-    """What a condition adds for a caseload; what is about no device is for all."""
-    return "" if CASELOAD.get() is None else f" AND (device_id IS NULL OR {device_of_caseload('device_id')})"
+    """What a condition adds for a caseload."""
+    return "" if CASELOAD.get() is None else f" AND {device_of_caseload('device_id')}"
 
 
 def _groups() -> dict[str, Any]:
@@ -272,9 +266,3 @@ _DELIVERIES: Final = """
 SELECT delivery_id, channel, alert_id, device_id, state, attempts, error, created_time, due_time, settled_time
 FROM deliveries WHERE {where} ORDER BY delivery_id DESC LIMIT %(limit)s
 """
-
-
-def _of_caseload() -> tuple[list[str], dict[str, Any]]:
-    """A condition that suppressions of the caseload's devices meet, and its values; none for everyone."""
-    groups = CASELOAD.get()
-    return ([], {}) if groups is None else ([device_of_caseload("device_id")], {"groups": sorted(groups)})
