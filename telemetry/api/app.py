@@ -24,6 +24,7 @@ from telemetry.api.looking import Looking, look_routes
 from telemetry.api.problems import Problem, ProblemShape, problem_response
 from telemetry.api.records import record_routes
 from telemetry.api.rules import rules_routes
+from telemetry.api.schedule import schedule_routes
 from telemetry.api.session import session_routes
 from telemetry.api.stream import Hub, stream_routes
 from telemetry.console import mount_console
@@ -109,6 +110,7 @@ def create_app(
     for routes in (
         fleet_routes(reader),
         device_routes(reader),
+        schedule_routes(reader),
         rules_routes(reader, read_only=zones_read_only),
         editing_routes(reader, read_only=zones_read_only),
         history_routes(reader),
