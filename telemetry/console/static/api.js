@@ -58,12 +58,14 @@ export const positions = () => request("/positions");
 export const acknowledge = (id, body) => post(`/alerts/${id}/acknowledge`, body);
 export const resolve = (id, body) => post(`/alerts/${id}/resolve`, body);
 
-const put = (path, body, version) =>
+const change = (method) => (path, body, version) =>
   request(path, {
-    method: "PUT",
+    method,
     headers: { "Content-Type": "application/json", ...(version ? { "If-Match": `"rules-${version}"` } : {}) },
-    body: JSON.stringify(body),
+    body: body && JSON.stringify(body),
   });
+
+const put = change("PUT");
 
 export const logIn = (name, password) => post("/session", { name, password });
 
@@ -74,6 +76,10 @@ export const newestVersion = () => rules().then((answer) => answer.newest_versio
 
 export const putZone = (id, zone, version) => put(`/zones/${encodeURIComponent(id)}`, zone, version);
 export const checkZone = (id, zone) => put(`/zones/${encodeURIComponent(id)}?validate=only`, zone);
+export const zone = (id, version) => request(`/zones/${encodeURIComponent(id)}?${query([["version", version]])}`);
+export const week = (deviceId, day) => request(`/devices/${deviceId}/week?${query([["week_of", day]])}`);
+export const grantLeave = (leave, version) => change("POST")("/leaves", leave, version);
+export const revokeLeave = (id, version) => change("DELETE")(`/leaves/${id}`, null, version);
 export const putRule = (id, rule, version) => put(`/rules/${encodeURIComponent(id)}`, rule, version);
 export const belief = (id, from, to) => request(`/devices/${id}/belief?${query([["from", from], ["to", to]])}`);
 export const checkIns = (id) => request(`/devices/${id}/check-ins?limit=5`).then((answer) => answer.items);

@@ -15,10 +15,12 @@ const OUTCOMES = [
 export class Detail {
   /**
    * on      : { close(), acknowledge(alertId), resolve(alertId, outcome, note), ask(deviceId, command) }
+   * week    : the rules of the week, likewise
    * history : the replay and the chart, which keep their own state while the details are drawn anew
    */
-  constructor(on, history) {
+  constructor(on, history, week) {
     this.on = on;
+    this.week = week;
     this.history = history;
     this.root = $("detail");
     this.key = null;
@@ -36,6 +38,7 @@ export class Detail {
 
   /** extra : { position, window: [from, to], fixes, error } */
   showAlert(alert, extra) {
+    this.week.show(alert.device_id);
     const draft = this.key === alert.alert_id ? this.#draft() : null;
     this.#show(alert.alert_id,
       this.#head(`${alert.severity} · ${alert.outcome ?? alert.state}`, alert.severity),
@@ -56,11 +59,13 @@ export class Detail {
       this.#signals(extra?.position),
       this.history.root,
       this.#links(alert.device_id, extra),
+      this.week.root,
       this.#commands(alert.device_id, extra),
       alert.log?.length ? log(alert.log) : null);
   }
 
   showDevice(device, extra) {
+    this.week.show(device.device_id);
     this.#show(device.device_id,
       this.#head("device"),
       h("h2", { id: "detail-title" }, device.device_id),
@@ -75,6 +80,7 @@ export class Detail {
       this.#signals(extra?.position),
       this.history.root,
       this.#links(device.device_id, extra),
+      this.week.root,
       this.#commands(device.device_id, extra));
   }
 

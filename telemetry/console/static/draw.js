@@ -3,10 +3,15 @@
 import * as api from "./api.js";
 import { $, h } from "./dom.js";
 import { sentences } from "./format.js";
+import { bounds, drawable, positionsOf } from "./geometry.js";
 
 const VENDOR = "/console/vendor";
 const SCRIPTS = [`${VENDOR}/terra-draw/terra-draw.umd.js`, `${VENDOR}/terra-draw-maplibre-gl-adapter/terra-draw-maplibre-gl-adapter.umd.js`];
 const DIGITS = 7; // the engine's grid
+const MOST_OFFERED = 500; // ids in the list to choose from; any other can be typed
+const FROM_FILES = "Zones and rules come from files: a shape can be drawn here and copied into them, not saved.";
+
+const EDITED = { feature: { draggable: true, coordinates: { midpoints: true, draggable: true, deletable: true } } };
 
 let loaded = null;
 
@@ -39,11 +44,13 @@ export class Drawing {
     this.map = map;
     this.onSaved = onSaved;
     this.draw = null;
+    this.changed = null; // the zone whose shape is changed, as { feature, version }
     this.form = $("zone-form");
     this.form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.#save(event.submitter?.value === "check");
     });
+    this.form.elements.id.addEventListener("change", () => this.changing && this.#load(this.form.elements.id.value.trim()));
     $("draw-cancel").addEventListener("click", () => this.stop());
     for (const mode of ["polygon", "circle"]) $(`draw-${mode}`).addEventListener("click", () => this.#mode(mode));
   }
@@ -52,8 +59,14 @@ export class Drawing {
     return !this.form.hidden;
   }
 
-  async start() {
+  /** existing: ids of the zones that can be changed; left out: a new one is made */
+  async start({ existing = null } = {}) {
+    if (this.active) this.stop();
+    this.changing = existing !== null;
     this.form.hidden = false;
+    $("zone-form-title").textContent = this.changing ? "Change a zone" : "New zone";
+    $("zone-rule").hidden = this.changing;
+    $("zone-ids").replaceChildren(...(existing ?? []).slice(0, MOST_OFFERED).map((value) => h("option", { value })));
     this.#say("");
     this.form.elements.id.focus();
     for (const mode of ["polygon", "circle"]) $(`draw-${mode}`).disabled = !this.map;
@@ -64,23 +77,60 @@ export class Drawing {
       return this.#say(sentences(error.message, "Type the geometry in instead."));
     }
     if (!this.active || this.draw) return;
-    const { TerraDraw, TerraDrawPolygonMode, TerraDrawCircleMode } = globalThis.terraDraw;
+    const { TerraDraw, TerraDrawPolygonMode, TerraDrawCircleMode, TerraDrawSelectMode } = globalThis.terraDraw;
     const { TerraDrawMapLibreGLAdapter } = globalThis.terraDrawMaplibreGlAdapter;
     this.draw = new TerraDraw({
       adapter: new TerraDrawMapLibreGLAdapter({ map: this.map, coordinatePrecision: 9 }),
-      modes: [new TerraDrawPolygonMode(), new TerraDrawCircleMode()],
+      modes: [new TerraDrawPolygonMode(), new TerraDrawCircleMode(), new TerraDrawSelectMode({ flags: { polygon: EDITED } })],
     });
     this.draw.start();
     this.draw.on("finish", (id) => this.#finished(id));
-    this.#mode("polygon");
+    if (!this.changing) this.#mode("polygon");
+    else this.#say("Choose a zone by its id.");
+    api.rules().then(({ read_only: fixed }) => fixed && this.active && this.#say(FROM_FILES), () => {});
+  }
+
+  /** Take the zone's newest shape into the form and, where its corners can be moved, onto the map. */
+  async #load(id) {
+    try {
+      const version = await api.newestVersion();
+      const feature = await api.zone(id, version);
+      if (!this.active) return;
+      this.changed = { feature, version };
+      this.form.elements.name.value = feature.properties.name ?? "";
+      this.form.elements.geometry.value = JSON.stringify(feature.geometry);
+      this.form.elements.radius.value = feature.properties.radius_m ?? "";
+      this.map?.fitBounds(bounds([...positionsOf(drawable({ features: [feature] }).features[0].geometry)]), { padding: 80, maxZoom: 17, animate: false });
+      this.#say(this.#edit(feature.geometry) ? "Drag a corner, or the middle of an edge." : "Draw it anew, or change its numbers below.");
+    } catch (error) {
+      this.changed = null;
+      this.#say(sentences(error.message, "choose one of the list"));
+    }
+  }
+
+  /** Whether the corners are on the map to be dragged: of a polygon without holes they are. */
+  #edit({ type, coordinates }) {
+    if (!this.draw) return false;
+    this.draw.clear();
+    if (type !== "Polygon" || coordinates.length > 1) {
+      this.#mode(type === "Point" ? "circle" : "polygon");
+      return false;
+    }
+    const [added] = this.draw.addFeatures([{ type: "Feature", properties: { mode: "polygon" }, geometry: { type, coordinates } }]);
+    if (!added.valid) return false;
+    this.draw.setMode("select");
+    this.draw.selectFeature(added.id);
+    for (const name of ["polygon", "circle"]) $(`draw-${name}`).setAttribute("aria-pressed", false);
+    return true;
   }
 
   stop() {
+    this.changed = null;
     this.draw?.stop();
     this.draw = null;
     this.form.reset();
     this.form.hidden = true;
-    $("draw-open").focus();
+    $(this.changing ? "change-open" : "draw-open").focus();
   }
 
   #mode(mode) {
@@ -97,7 +147,7 @@ export class Drawing {
     const { geometry, properties } = zoneOf(feature);
     this.form.elements.geometry.value = JSON.stringify(geometry);
     this.form.elements.radius.value = properties.radius_m ?? "";
-    this.#say("Drawn. Draw again to replace it.");
+    this.#say(this.draw.getMode() === "select" ? "Moved. Save keeps the new shape." : "Drawn. Draw again to replace it.");
   }
 
   async #save(checkOnly) {
@@ -105,15 +155,16 @@ export class Drawing {
     const zoneId = id.value.trim();
     try {
       const shape = JSON.parse(geometry.value || "null");
+      if (this.changing && this.changed?.feature.properties.id !== zoneId) return this.#say("Choose a zone by its id.");
       const properties = Object.fromEntries(
-        Object.entries({ name: name.value.trim(), radius_m: Number(radius.value) || "" }).filter(([, value]) => value !== ""));
+        Object.entries({ ...this.changed?.feature.properties, name: name.value.trim(), radius_m: Number(radius.value) || "" }).filter(([, value]) => value !== ""));
       const zone = { type: "Feature", geometry: shape, properties };
       if (checkOnly) {
         const outcome = await api.checkZone(zoneId, zone);
         return this.#say(sentences("the zone can be saved", ...outcome.warnings));
       }
-      let outcome = await api.putZone(zoneId, zone, await api.newestVersion());
-      if (require.value) {
+      let outcome = await api.putZone(zoneId, zone, this.changed?.version ?? (await api.newestVersion()));
+      if (require.value && !this.changing) {
         const rule = { subjects: subjects.value.split(/[\s,]+/).filter(Boolean), require: require.value, zones: [zoneId], severity: severity.value };
         outcome = await api.putRule(`${zoneId}-${require.value}`, rule, outcome.version);
       }

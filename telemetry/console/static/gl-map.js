@@ -1,5 +1,6 @@
 // The map with WebGL: MapLibre GL JS over zones and positions, no server of tiles needed.
 
+import { loadGround } from "./ground.js";
 import { bounds, graticule, widthAtZoom0 } from "./geometry.js";
 import { DASH, KINDS, PALETTES } from "./palette.js";
 
@@ -7,6 +8,7 @@ const VENDOR = "/console/vendor/maplibre-gl/maplibre-gl.mjs";
 const MAX_ZOOM = 20;
 const ERRORS_SHOWN = 30; // the newest; more would cover each other
 const NOTHING = { type: "FeatureCollection", features: [] };
+const DEVICES_EVERY_MS = 1000; // each change has a worker cluster the whole fleet anew
 const FONT = ["sans-serif"]; // without a glyph server MapLibre draws text with the browser's own fonts
 
 export const hasWebGl = () => {
@@ -17,14 +19,13 @@ export const hasWebGl = () => {
   }
 };
 
-const points = (entries) => ({
-  type: "FeatureCollection",
-  features: entries.map(([id, position]) => ({
-    type: "Feature",
-    properties: { id },
-    geometry: { type: "Point", coordinates: [position.lon, position.lat] },
-  })),
+const point = (id, { lon, lat }) => ({
+  type: "Feature",
+  properties: { id },
+  geometry: { type: "Point", coordinates: [lon, lat] },
 });
+
+const points = (entries) => ({ type: "FeatureCollection", features: entries.map(([id, position]) => point(id, position)) });
 
 /** Features with an error, each place and error once: a fix that is repeated would darken its circle. */
 function distinct(features) {
@@ -47,6 +48,9 @@ class GlMap {
     this.name = "webgl";
     this.colours = PALETTES[dark ? "dark" : "light"];
     this.reducedMotion = reducedMotion;
+    this.placed = new Map(); // device id -> the position it is drawn at, of those without an alert
+    this.devicesTimer = null;
+    this.devicesAt = -Infinity;
     const map = (this.map = new maplibre.Map({
       container,
       center: [0, 20],
@@ -74,14 +78,18 @@ class GlMap {
   #build(tileUrl) {
     const { map } = this;
     const geojson = (id, extra = {}) => map.addSource(id, { type: "geojson", data: NOTHING, ...extra });
-    for (const id of ["grid", "errors", "track", "fixes", "alerting", "selected", "replay"]) geojson(id);
+    for (const id of ["land", "borders", "grid", "errors", "track", "fixes", "alerting", "selected", "replay"]) geojson(id);
     geojson("zones", { tolerance: 0.05 }); // the default of 0.375 pixels makes corners of circles visible
-    geojson("devices", { cluster: true, clusterRadius: 30, clusterMinPoints: 4, clusterMaxZoom: 13 });
+    geojson("devices", { promoteId: "id", cluster: true, clusterRadius: 30, clusterMinPoints: 4, clusterMaxZoom: 13 });
     const add = (id, type, source, rest = {}) => map.addLayer({ id, type, source, ...rest });
 
     if (tileUrl) {
       map.addSource("tiles", { type: "raster", tiles: [tileUrl], tileSize: 256 });
       add("tiles", "raster", "tiles");
+    } else {
+      add("land", "fill", "land", { paint: { "fill-antialias": false } }); // the edge would be drawn as a second pass
+      add("borders", "line", "borders", { paint: { "line-width": ["interpolate", ["linear"], ["zoom"], 2, 0.6, 8, 1.4] } });
+      this.#drawGround();
     }
     add("grid", "line", "grid", { paint: { "line-width": 1 } });
     for (const kind of KINDS) {
@@ -167,16 +175,34 @@ class GlMap {
     this.#set("grid", { type: "Feature", properties: {}, geometry: { type: "MultiLineString", coordinates } });
   }
 
+  /** The page works without its ground, so what goes wrong with it is only logged. */
+  async #drawGround() {
+    try {
+      const { land, borders } = await loadGround();
+      this.#set("land", land);
+      this.#set("borders", borders);
+      this.grounded = true;
+      this.setDark(this.dark);
+    } catch (error) {
+      console.warn("the ground of the map can't be drawn:", error);
+    }
+  }
+
   #set(source, data) {
     this.map.getSource(source).setData(data);
   }
 
   setDark(dark) {
+    this.dark = dark;
     const c = (this.colours = PALETTES[dark ? "dark" : "light"]);
     const paint = (layer, properties) => {
       for (const [name, value] of Object.entries(properties)) this.map.setPaintProperty(layer, name, value);
     };
-    paint("ground", { "background-color": c.ground });
+    paint("ground", { "background-color": this.grounded ? c.water : c.ground });
+    if (this.map.getLayer("land")) {
+      paint("land", { "fill-color": c.ground });
+      paint("borders", { "line-color": c.border });
+    }
     paint("grid", { "line-color": c.grid });
     for (const kind of KINDS) {
       paint(`${kind}-reach`, { "line-color": c[kind], "line-opacity": c.fill });
@@ -212,10 +238,34 @@ class GlMap {
     this.map.setFilter("zone-name", ["in", ["get", "kind"], ["literal", kinds]]);
   }
 
+  /** Draw the fleet as it is when its turn comes: at once, or a second after the last time. */
   setDevices(devices, alerting) {
-    const placed = [...devices].filter(([, position]) => position.lat !== null);
-    this.#set("devices", points(placed.filter(([id]) => !alerting.has(id))));
-    this.#set("alerting", points(placed.filter(([id]) => alerting.has(id))));
+    this.fleet = [devices, alerting];
+    this.devicesTimer ??= setTimeout(() => {
+      this.devicesTimer = null;
+      this.devicesAt = performance.now();
+      this.#drawDevices(...this.fleet);
+    }, Math.max(0, this.devicesAt + DEVICES_EVERY_MS - performance.now()));
+  }
+
+  /** Only what changed goes to the map: a position that moved is another object. */
+  #drawDevices(devices, alerting) {
+    const urgent = [];
+    const add = [];
+    const update = [];
+    const remove = [];
+    for (const [id, position] of devices) {
+      const wanted = position.lat !== null && !alerting.has(id);
+      const drawn = this.placed.get(id);
+      if (position.lat !== null && !wanted) urgent.push([id, position]);
+      if (wanted && !drawn) add.push(point(id, position));
+      else if (wanted && drawn !== position) update.push({ id, newGeometry: point(id, position).geometry });
+      else if (!wanted && drawn) remove.push(id);
+      if (wanted) this.placed.set(id, position);
+      else this.placed.delete(id);
+    }
+    if (add.length || update.length || remove.length) this.map.getSource("devices").updateData({ add, update, remove });
+    this.#set("alerting", points(urgent));
   }
 
   setTrack(track) {

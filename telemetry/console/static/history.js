@@ -91,8 +91,9 @@ export class History {
     );
     this.belief = belief;
     const [first] = lines;
-    this.plot.setAttribute("role", "img");
-    this.plot.setAttribute("aria-label", `Belief that ${first.rule_id} was broken at ${first.zone_id}: at most ${percent(peak(first))}, and ${percent(first.confidence.findLast((v) => v != null))} at the last`);
+    const canvas = this.plot.querySelector("canvas");
+    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", `Belief that ${first.rule_id} was broken at ${first.zone_id}: at most ${percent(peak(first))}, and ${percent(first.confidence.findLast((v) => v != null))} at the last`);
     this.note.textContent = `Worked out again from the stored pings since ${shortMoment(belief.warm_from)}; a belief is held whether or not its rule applies at that hour. What was decided stands in the alert.`;
   }
 

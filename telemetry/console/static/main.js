@@ -12,6 +12,7 @@ import { History } from "./history.js";
 import { Model } from "./model.js";
 import { Queue } from "./queue.js";
 import { isDark, startTheme } from "./theme.js";
+import { Week } from "./week.js";
 
 const TRACK_BEFORE_MS = 90 * 60_000; // what led to an alert
 const TRACK_LENGTH_MS = 3 * 3600_000;
@@ -30,7 +31,7 @@ let framed = false;
 
 const queue = new Queue((alertId) => selectAlert(alertId));
 const history = new History((fix) => map?.setReplay(fix));
-const detail = new Detail({ close: deselect, acknowledge, resolve, ask: askDevice }, history);
+const detail = new Detail({ close: deselect, acknowledge, resolve, ask: askDevice }, history, new Week(announce));
 let drawing = null;
 
 // --- loading
@@ -73,9 +74,13 @@ function frameOnce() {
 
 // --- showing
 
-function render() {
+function renderQueue() {
   const alerts = tab === "live" ? model.live : model.done;
   queue.render(alerts, selection?.kind === "alert" ? selection.id : null, noteFor(alerts));
+}
+
+function render() {
+  renderQueue();
   const live = model.live;
   const open = live.filter((alert) => alert.state === "open").length;
   $("count-live").textContent = model.loaded ? String(live.length) : "";
@@ -98,7 +103,11 @@ let mapFrame = null;
 
 function renderMap() {
   const { size } = model.devices;
-  $("counts").textContent = size ? `${count(size, "device", "devices")}` : "";
+  const text = size ? count(size, "device", "devices") : "";
+  if ($("counts").textContent !== text) {
+    $("counts").textContent = text;
+    if (model.loaded) renderQueue(); // an empty list says how many are watched
+  }
   mapFrame ??= requestAnimationFrame(() => {
     mapFrame = null;
     map?.setDevices(model.devices, model.alerting);
@@ -336,7 +345,7 @@ function tellOfNew(alerts) {
 
 function onKey(event) {
   if (event.key === "Escape" && drawing?.active) return drawing.stop();
-  if (event.key === "Escape" && detail.open && !$("help").open) return deselect();
+  if (event.key === "Escape" && detail.open && !document.querySelector("dialog[open]")) return deselect();
   const typing = event.target.closest("input:not([type=radio], [type=checkbox]), textarea, select, dialog");
   if (typing || event.ctrlKey || event.metaKey || event.altKey || !$("keys-on").checked) return;
   const selected = selection?.kind === "alert" ? model.alerts.get(selection.id) : null;
@@ -430,7 +439,7 @@ async function start() {
     setTimeout(loadMap, Math.max(0, Date.parse(outcome.effective_at) - Date.now()) + 500);
   });
   $("draw-open").addEventListener("click", () => drawing.start());
-  api.rules().then((rules) => ($("draw-open").hidden = rules.read_only), () => {});
+  $("change-open").addEventListener("click", () => drawing.start({ existing: zones.features.map((zone) => zone.properties.id) }));
 
   api.listen({
     state: setConnection,

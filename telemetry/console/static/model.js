@@ -34,7 +34,8 @@ export class Model {
   /** Columns and rows, as positions travel; devices that are not named stay. */
   mergePositions({ columns, rows }) {
     for (const row of rows) {
-      const position = Object.fromEntries(columns.map((name, i) => [name, row[i]]));
+      const position = {};
+      for (let i = 0; i < columns.length; i++) position[columns[i]] = row[i];
       this.devices.set(position.device_id, position);
     }
   }

@@ -4,6 +4,8 @@
 export const PALETTES = {
   light: {
     ground: "#eef1f3",
+    water: "#d3dfe8",
+    border: "#aab6c0",
     grid: "#d9dfe4",
     ink: "#1b242c",
     halo: "#ffffff",
@@ -18,7 +20,9 @@ export const PALETTES = {
     fill: 0.1,
   },
   dark: {
-    ground: "#12181d",
+    ground: "#171e24",
+    water: "#0b1116",
+    border: "#45525d",
     grid: "#222b33",
     ink: "#e6edf2",
     halo: "#0b0f12",

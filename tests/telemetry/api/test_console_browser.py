@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 
+import httpx
 import numpy as np
 import pytest
 
@@ -202,7 +204,8 @@ def test_the_smallest_phone_shows_every_button_while_it_reconnects(town, chromiu
 
 
 NAMELESS = """
-[...document.querySelectorAll('button, input, textarea, a[href], [role=region], canvas')].filter((e) =>
+[...document.querySelectorAll(
+  'button, input, select, textarea, summary, a[href], [role=region], canvas')].filter((e) =>
   e.checkVisibility() && !(e.getAttribute('aria-label') || e.labels?.length || e.innerText?.trim() || e.title
     || e.getAttribute('aria-labelledby'))).map((e) => e.outerHTML.slice(0, 120))
 """
@@ -217,6 +220,12 @@ def test_everything_has_a_name_and_text_can_be_read(filled, chromium, dark):
         page.wait("!!document.querySelector('#detail a[download]')")
         page.key("r")
         page.wait("!document.querySelector('form.resolve').hidden")
+        page.wait("!!document.querySelector('.plot canvas[aria-label]')")
+        page.run("document.querySelector('.week').open = true")
+        page.wait("!!document.querySelector('.week-chart')")
+        page.run("document.querySelector('.week details').open = true")
+        page.run("document.querySelector('#change-open').click()")
+        page.wait("document.activeElement.name === 'id'")
         assert page.run(NAMELESS) == []
         assert page.run("document.documentElement.dataset.theme") == ("dark" if dark else "light")
         worst = page.run(CONTRAST)
@@ -253,3 +262,119 @@ CONTRAST = """
   return worst;
 })()
 """
+
+
+def opened_week(page: Page, url: str) -> None:
+    opened(page, url)
+    page.click(".alert")
+    page.wait("!!document.querySelector('#detail a[download]')")
+    page.run("document.querySelector('.week').open = true")
+    page.wait("!!document.querySelector('.week-chart')")
+
+
+def test_the_week_shows_hours_and_a_leave_is_granted_and_revoked(town, page):
+    town.commit(town.walk("a1", 3))
+    town.raise_alert("a1")
+    with serving(town.url, zones_read_only=False) as url:
+        opened_week(page, url)
+        assert page.run("document.querySelectorAll('.week-chart .lanes').length") == 7
+        assert page.run("document.querySelectorAll('.week-chart .span.inclusion').length") == 14  # two a day
+        assert "00:00–06:00, 20:00–24:00" in page.run("document.querySelector('.week table').textContent")
+        assert "The whole week: no-schools, strap." in text(page, ".week-body")
+
+        page.run("document.querySelector('#leave-open').click()")
+        page.wait("document.querySelector('#leave').open")
+        page.run("""(() => {
+          const { from, until, rule, reason } = document.querySelector('#leave-form').elements;
+          from.value = '2030-01-08T10:00'; until.value = '2030-01-07T18:00';
+          rule.value = 'curfew'; reason.value = 'hospital';
+        })()""")
+        page.run("document.querySelector('#leave-form button[value=grant]').click()")
+        page.wait("document.querySelector('#leave-problem').textContent.includes('until')")  # it ends before
+        page.run("document.querySelector('#leave-form').elements.until.value = '2030-01-09T18:00'")
+        page.run("document.querySelector('#leave-form button[value=grant]').click()")
+        page.wait("document.querySelector('.leaves')?.innerText.includes('hospital')")
+        (leave,) = json.loads(page.run("fetch('/api/v1/leaves').then((r) => r.text())"))["items"]
+        assert (leave["subjects"], leave["rules"], leave["from"][:10]) == (
+            ["device:a1"],
+            ["curfew"],
+            "2030-01-08",
+        )
+        page.run("document.querySelector('.leaves button').click()")
+        page.wait("!document.querySelector('.leaves')")
+        page.wait("document.querySelector('#week-said').textContent.includes('revoked')")
+        assert json.loads(page.run("fetch('/api/v1/leaves').then((r) => r.text())"))["items"] == []
+        assert [e for e in page.errors if "422" not in e] == []
+
+
+def test_rules_from_files_are_not_changed_and_the_form_says_why(filled, page):
+    with serving(filled.url) as url:
+        opened_week(page, url)
+        page.run("document.querySelector('#leave-open').click()")
+        page.run("""(() => {
+          const { from, until } = document.querySelector('#leave-form').elements;
+          from.value = '2030-01-08T10:00'; until.value = '2030-01-09T10:00';
+        })()""")
+        page.run("document.querySelector('#leave-form button[value=grant]').click()")
+        page.wait("document.querySelector('#leave-problem').textContent.includes('ringfence up --rules')")
+        page.key("Escape")
+        page.run("document.querySelector('#leave').close()")
+        page.run("document.querySelector('#draw-open').click()")
+        page.wait("document.querySelector('#zone-said').textContent.includes('come from files')")
+
+
+def test_the_corners_of_a_zone_are_dragged_and_its_other_words_stay(town, page):
+    ring = [[-80.85, 35.21], [-80.84, 35.21], [-80.84, 35.22], [-80.85, 35.22], [-80.85, 35.21]]
+    park = {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "properties": {"name": "Park", "layer": "parks", "buffer_m": 5},
+    }
+    with serving(town.url, zones_read_only=False) as url:
+        headers = {"If-Match": "*"}
+        httpx.put(f"{url}/api/v1/zones/park", json=park, headers=headers).raise_for_status()
+        opened(page, url)
+        page.run("document.querySelector('#change-open').click()")
+        page.wait("document.querySelector('#zone-said').textContent.startsWith('Choose a zone')")
+        page.wait("document.activeElement.name === 'id'")
+        page.type("park")
+        page.run("document.activeElement.dispatchEvent(new Event('change'))")
+        page.wait("document.querySelector('#zone-said').textContent.startsWith('Drag a corner')")
+        corner = page.wait(CORNER)
+        drag(page, corner, (corner[0] + 50, corner[1] + 30))
+        page.wait("document.querySelector('#zone-said').textContent.startsWith('Moved')")
+        page.run("document.querySelector('#zone-form button[value=save]').click()")
+        page.wait("document.querySelector('#zone-form').hidden")
+        newest = httpx.get(f"{url}/api/v1/versions").json()["items"][0]["version"]
+        changed = httpx.get(f"{url}/api/v1/zones/park", params={"version": newest}).json()
+        assert changed["properties"] == park["properties"] | {"id": "park", "kind": "unused"}
+        moved = changed["geometry"]["coordinates"][0]
+        far = [a for a, b in zip(moved, ring, strict=True) if max(abs(a[0] - b[0]), abs(a[1] - b[1])) > 1e-5]
+        assert len(far) == 1  # one corner, and not the first, which is also the last
+        assert page.errors == []
+
+
+# Where the north-east corner of the park is on the page: the map fits the ring with 80 px around it.
+CORNER = """
+(() => {
+  const { left, top, width, height } = document.querySelector('#map').getBoundingClientRect();
+  const y = (lat) => Math.log(Math.tan(Math.PI / 4 + (lat * Math.PI) / 360));
+  const tall = ((y(35.22) - y(35.21)) * 180) / Math.PI / 0.01;
+  const scale = Math.min((width - 160) / 0.01, (height - 160) / (0.01 * tall));
+  return [left + width / 2 + 0.005 * scale, top + height / 2 - 0.005 * tall * scale];
+})()
+"""
+
+
+def drag(page: Page, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """Press, move in steps, release, as a hand does."""
+
+    def mouse(kind: str, share: float) -> None:
+        x, y = (a + (b - a) * share for a, b in zip(start, end, strict=True))
+        page.command("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)
+
+    mouse("mouseMoved", 0)
+    mouse("mousePressed", 0)
+    for step in range(1, 6):
+        mouse("mouseMoved", step / 5)
+    mouse("mouseReleased", 1)
