@@ -73,7 +73,9 @@ AGENDA: Final = np.dtype(
     ]
 )
 
-ROAD: Final = np.dtype([("rng", "u8")])  # tailgating draws from a stream of its own
+# Tailgating draws from a stream of its own. ``rng`` does not come first: a record that is the beginning of
+# another counts as its base class for Numba, and that feature is experimental.
+ROAD: Final = np.dtype([("planned", "u8"), ("rng", "u8")])
 
 # order of the rates handed to plan_day
 _CURFEW, _BRIEF, _DEEP, _PASSING, _VICTIM, _SHIELDING, _HANDOVER, _TAILGATING = range(8)
@@ -276,6 +278,7 @@ def plan_day(
         elif passing:
             _outing(agenda, home, person.kerb, dinner_s, int(60 * (1 + 9 * long)), WHY_PASSING)
         elif tailgating:
+            roads[i].planned += np.uint64(1)
             _pass_by(agenda, person, dinner_s, eastward)
         if curfew:
             place = person.friend if whim < 0.6 else person.shop

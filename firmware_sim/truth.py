@@ -11,10 +11,11 @@ done to a device
     device_id, rule_id (null where no rule speaks of it), zone_id (null), kind, from_us, to_us (null:
     not over), deepest_m (null)
 
-``kind`` is curfew, zone, strap, case, battery, off, foil, handover, cradle (a wristband off the arm to
-charge; in the hours in which that is allowed it breaks no rule) or tailgating (a slow drive along the edge of
-a school's zone, which breaks none either). Times are UTC microseconds. Edges are
-found on the true track, sampled every five seconds, and interpolated between the samples.
+``kind`` is curfew, zone, strap, case, battery, contact (no ping for too long), check_in, off, foil, handover,
+cradle (a wristband off the arm to charge; in the hours in which that is allowed it breaks no rule) or
+tailgating (a slow drive along the edge of a school's zone, which breaks none either). Times are UTC
+microseconds. Edges are found on the true track, sampled every five seconds, and interpolated between the
+samples.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from firmware_sim.codec import KIND_PHONE
 from firmware_sim.device import TICK_S
 from firmware_sim.power import CRADLE_HOURS
 from firmware_sim.rules import BATTERY_PCT, STRAP_WRIST, may_use_cradle
+from firmware_sim.silence import Heard, missed_check_ins
 from firmware_sim.stays import Holding, Stay, Stays
 from firmware_sim.wearer import AROUND, CAR
 from firmware_sim.windows import curfew_windows, less
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from firmware_sim.checkin import CheckIn
     from firmware_sim.fleet import Burst, Fleet
 
 __all__ = ["BREAKS", "STAYS", "TRACK", "Break", "TruthWriter"]
@@ -118,6 +121,7 @@ class TruthWriter:
             (STRAP_WRIST, "strap"): Holding(len(city)),
             ("case", "case"): Holding(len(city)),
             ("battery", "battery"): Holding(len(city)),
+            ("contact", "contact"): Holding(len(city)),
             (None, "off"): Holding(len(city)),
             (None, "foil"): Holding(len(city)),
             (None, "handover"): Holding(len(city)),
@@ -127,6 +131,9 @@ class TruthWriter:
         self._end_us = fleet.now_s * 1_000_000
         # each one's first moment; before it nothing is known
         self._start_us = self._end_us + fleet.phase_ms.astype(np.int64) * 1000
+        self._heard = Heard(self._start_us)
+        self._calls: list[CheckIn] = []
+        self._began_us = self._end_us
 
     def add(self, burst: Burst) -> None:
         """Take in what a step did."""
@@ -147,6 +154,8 @@ class TruthWriter:
         # what the firmware reports is rounded
         low = np.floor(batteries["level_pct"] + 0.5) < BATTERY_PCT
         self._states["battery", "battery"].add(time_us, low & self._worn)
+        self._states["contact", "contact"].add(time_us, self._heard.add(burst, time_us) & self._worn)
+        self._calls += burst.check_ins
         self._states[None, "off"].add(time_us, (batteries["on"] == 0) & self._worn)
         self._states[None, "foil"].add(time_us, fleet.wearers["foiled"] != 0)
         handed = (plans["handed_from_s"] <= now_s) & (now_s < plans["handed_until_s"])
@@ -221,6 +230,10 @@ class TruthWriter:
                 if city.zones[s.zone].layer == layer and subjects[s.device]
             ]
         found += self._curfew_breaks(stays)
+        found += [
+            Break(i, "check-in", None, "check_in", from_us, to_us, None)
+            for i, from_us, to_us in missed_check_ins(city, self._calls, self._began_us, self._end_us)
+        ]
         return sorted(found, key=lambda entry: (entry.device, entry.from_us, entry.kind))
 
     def _curfew_breaks(self, stays: list[Stay]) -> list[Break]:
