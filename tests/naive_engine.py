@@ -18,6 +18,7 @@ from geofence._kernels.tables import LOG_ODDS, PPM, WEIGHT
 CLIP, FIX_CLIP, NETWORK_CLIP = 6144, 4096, 2048
 FLOORS = (5_000, 30_000, 150_000, 3_000)
 UNKNOWNS = (15_000, 60_000, 1_000_000, 10_000)
+UNKNOWN_AT_REST = 20_000
 NEVER = 1 << 62
 WIFI, CELL = 1, 2
 UNKNOWN, RIGHT, WRONG = "unknown", "right", "wrong"
@@ -47,8 +48,14 @@ class Ping:
         return self.lon_e7 != NO_FIX and self.lat_e7 != NO_FIX
 
     @property
+    def moves(self):
+        return 100 <= self.speed < 65_535
+
+    @property
     def error_mm(self):
-        return UNKNOWNS[self.source] if self.accuracy_mm < 0 else max(self.accuracy_mm, FLOORS[self.source])
+        if self.accuracy_mm >= 0:
+            return max(self.accuracy_mm, FLOORS[self.source])
+        return UNKNOWN_AT_REST if self.source == 0 and self.speed < 100 else UNKNOWNS[self.source]
 
 
 def confidence(belief):
@@ -133,7 +140,7 @@ class Motion:
         self.heard_us = ping.time_us
         if ping.status & 8:
             self.reports = True
-        self.moved = self.moved or bool(ping.status & 8) or 100 <= ping.speed < 65_535 or silent
+        self.moved = self.moved or bool(ping.status & 8) or ping.moves or silent
 
     def stood_still(self, ping):
         if self.good is None:
@@ -178,7 +185,9 @@ def believe(pings):
         if previous is None:
             fix.weight = 1024
         else:
-            fix.weight = weight(ping.time_us - previous.time_us, network and previous.place == ping.place)
+            faster = 4 if ping.source == 0 and ping.moves else 1
+            elapsed_us = faster * (ping.time_us - previous.time_us)
+            fix.weight = weight(elapsed_us, network and previous.place == ping.place)
         last_of[ping.source] = ping
         fix.used = True
         last = ping

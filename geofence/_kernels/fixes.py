@@ -45,6 +45,7 @@ SECOND_US = 1_000_000
 # it is not believed; and what is taken where it says nothing.
 FLOOR_MM = (5_000, 30_000, 150_000, 3_000)
 UNKNOWN_MM = (15_000, 60_000, 1_000_000, 10_000)
+UNKNOWN_AT_REST_MM = 20_000  # GNSS: who does not move may be indoors; who does has the sky above
 
 MAX_SPEED_MPS = 70.0  # 252 km/h: faster than any car on a public road
 FASTEST_MPS = 350.0  # an airliner with the wind behind it
@@ -65,6 +66,7 @@ HOME = 4  # the beacon was in range at the last good fix: the last believed one 
 
 UNKNOWN_SPEED = 65_535
 MOVING_CMPS = 100  # a receiver at rest shows up to half of it, a walker more
+MOVING_NEWS = 4  # for a moving receiver reflections change so much faster: a quarter of a minute is as good
 SILENT_US = 600 * SECOND_US  # who was not heard for so long may have been anywhere
 STILL_MM = 20_000.0  # a step or two, and the drift of a fix indoors
 STEADY_US = 120 * SECOND_US  # for so long two speeds bound the way between them
@@ -304,10 +306,12 @@ def believe(
         from_lat[i] = row.lat_e7
         t = fix_time_us[i]
         gap_us[i] = t - row.fix_us if row.fix_us != NO_TIME else 0
+        tells_speed = speed_cmps[i] != UNKNOWN_SPEED
+        moves = tells_speed and speed_cmps[i] >= MOVING_CMPS
         heard_us = fix_time_us[i - 1] if i > 0 and device[i - 1] == device[i] else row.ping_us
         if status[i] & STATUS_MOVING:
             row.motion |= REPORTS | MOVED
-        elif speed_cmps[i] != UNKNOWN_SPEED and speed_cmps[i] >= MOVING_CMPS:
+        elif moves:
             row.motion |= MOVED
         elif heard_us == NO_TIME or t - heard_us > SILENT_US:
             row.motion |= MOVED
@@ -319,7 +323,7 @@ def believe(
         source = (status[i] >> 8) & 3
         error = accuracy_mm[i]
         if error < 0:
-            error = UNKNOWN_MM[source]
+            error = UNKNOWN_AT_REST_MM if source == 0 and tells_speed and not moves else UNKNOWN_MM[source]
         elif error < FLOOR_MM[source]:
             if source == 0 and error < TOO_GOOD_MM and status[i] & STATUS_BEACON:
                 flags |= TOO_GOOD
@@ -359,6 +363,7 @@ def believe(
                 continue
 
         repeated = False
+        faster = 1
         if source == 1:
             flags |= NETWORK
             last_us = row.wifi_us
@@ -372,10 +377,11 @@ def believe(
         elif source == 0:
             last_us = row.gnss_us
             row.gnss_us = t
+            faster = MOVING_NEWS if moves else 1
         else:
             last_us = row.beacon_us
             row.beacon_us = t
-        weight[i] = weight_of(t - last_us, repeated) if last_us != NO_TIME else 1024
+        weight[i] = weight_of(faster * (t - last_us), repeated) if last_us != NO_TIME else 1024
         row.fix_us, row.lon_e7, row.lat_e7, row.error_mm, row.source = t, lon, lat, error, source
         row.speed_cmps = speed_cmps[i]
         if source == 0 or source == 3:

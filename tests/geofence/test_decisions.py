@@ -116,6 +116,9 @@ def rule(require, *zones, **more):
 
 HOME = rule("inside", "home")
 AWAY = rule("outside", "victim")
+VISIT_M = 190  # east: 40 m past the line of AWAY
+DRIVING = {"status": MOVING, "speed_mps": 6, "accuracy_m": None}
+PARKED = {"speed_mps": 0.1, "accuracy_m": None}
 
 
 def test_2_1_an_outside_rule_has_a_violation_for_each_zone():
@@ -290,6 +293,13 @@ def test_3_1_an_unknown_accuracy_counts_as_15_m():
     assert bench.rows[0]["depth_error_mm"] == 15_000
 
 
+@pytest.mark.parametrize(("speed_mps", "error_mm"), [(None, 15_000), (0.99, 20_000), (1.0, 15_000)])
+def test_3_1_an_unknown_accuracy_at_rest_counts_as_20_m(speed_mps, error_mm):
+    bench = Bench(AWAY)
+    bench.at(0, 400, 300, accuracy_m=None, speed_mps=speed_mps)
+    assert [r["depth_error_mm"] for r in bench.rows] == [error_mm]
+
+
 def test_3_2_fixes_close_in_time_are_hardly_more_than_one():
     bench = Bench(HOME)
     bench.at(0, 0)
@@ -299,6 +309,29 @@ def test_3_2_fixes_close_in_time_are_hardly_more_than_one():
         bench.at(1 + (k + 1) / 600, 160)
     assert after_one == pytest.approx(-6 + 4 * (1 - np.exp(-1)), abs=0.01)
     assert bench.log_odds() - after_one < 0.08
+
+
+def test_3_2_a_visit_of_two_minutes_by_car_is_found_without_an_accuracy():
+    bench = Bench(AWAY)
+    for k in range(12):
+        bench.at(k / 6 - 2, VISIT_M - 60 * (12 - k), 300, **DRIVING)
+    assert bench.log_odds("victim") == -6
+    bench.at(0, VISIT_M, 300, **DRIVING)
+    after_one = bench.log_odds("victim")
+    assert after_one == pytest.approx(-6 + 4 * (1 - np.exp(-10 / 15)), abs=0.02)
+    for minute in (1 / 6, 7 / 6, 13 / 6):
+        bench.at(minute, VISIT_M, 300, **PARKED)
+    assert openings(bench) == []
+    bench.at(14 / 6, VISIT_M, 300, **DRIVING)
+    assert openings(bench) == [(0, 14 / 6)]
+    assert bench.log_odds("victim") == pytest.approx(3.57, abs=0.02)
+
+
+def test_3_2_of_a_resting_device_fixes_10_s_apart_stay_one_sixth_of_news():
+    bench = Bench(AWAY)
+    bench.at(0, VISIT_M - 120, 300, speed_mps=0.2, accuracy_m=15)
+    bench.at(1 / 6, VISIT_M, 300, speed_mps=0.9, accuracy_m=15)
+    assert bench.log_odds("victim") == pytest.approx(-6 + 4 * (1 - np.exp(-10 / 60)), abs=0.02)
 
 
 def test_3_3_a_cached_network_fix_weighs_a_tenth():
