@@ -36,6 +36,7 @@ WORTH_DIVIDING: Final = (0.5, 4.0, 16.0)  # by level: cells that ask for more te
 ALIAS_FROM: Final = (
     146 * E7
 )  # a longitude this far from 0 has a second name, one turn away, within +-214 degrees
+NO_ALIAS: Final = 1 << 62  # no ping is that far
 MAX_COVERS: Final = 1 << 23  # (cell, zone) pairs in which a zone covers a cell; coarser cells keep below it
 
 
@@ -46,13 +47,13 @@ class CellIndex:
     columns       : the zones
     words         : int32, see geofence._kernels.lists
     grid          : kx, ky, col0, row0, cols, rows of the top grid
-    past_180      : a polygon reaches the antimeridian or runs past it
+    alias_from    : pings this far from longitude 0 are looked up under their other longitude as well
     """
 
     columns: ZoneColumns
     words: NDArray[np.int32]
     grid: tuple[int, int, int, int, int, int]
-    past_180: bool
+    alias_from: int
 
     @property
     def nbytes(self) -> int:
@@ -72,7 +73,7 @@ class CellIndex:
     def cover(self, lon_e7: NDArray[np.int32], lat_e7: NDArray[np.int32]) -> NDArray[np.int64]:
         """int64 (2, m): ping and zone of each pair, by ping, then zone. int32 positions, contiguous."""
         found = self._cover(lon_e7, lat_e7)
-        if self.past_180:
+        if self.alias_from != NO_ALIAS:
             found = self._with_alias(lon_e7, lat_e7, found)
         if self.columns.poles.any():
             found = self._at_poles(lat_e7, found)
@@ -117,7 +118,7 @@ class CellIndex:
         self, lon_e7: NDArray[np.int32], lat_e7: NDArray[np.int32], found: NDArray[np.int64]
     ) -> NDArray[np.int64]:
         """Look again under the other longitude of positions that have two within +-214 degrees."""
-        far = np.flatnonzero((np.abs(lon_e7.astype(np.int64)) >= ALIAS_FROM) & (lon_e7 != NO_FIX))
+        far = np.flatnonzero((np.abs(lon_e7.astype(np.int64)) >= self.alias_from) & (lon_e7 != NO_FIX))
         if not len(far):
             return found
         lon = lon_e7[far].astype(np.int64)
@@ -165,7 +166,7 @@ class _Builder:
     def build(self) -> CellIndex:
         c = self.columns
         if not len(c.zone_edge) - 1:
-            return CellIndex(c, np.zeros(8, np.int32), (20, 20, 0, 0, 1, 1), past_180=False)
+            return CellIndex(c, np.zeros(8, np.int32), (20, 20, 0, 0, 1, 1), NO_ALIAS)
         grid = self._grid()
         kx, ky, _, _, cols, rows = grid
         level = self._top(grid)
@@ -217,8 +218,7 @@ class _Builder:
                 used,
             )
             level = _Level(*parts)
-        reaches_180 = np.abs(c.boxes[c.is_area][:, [0, 2]]) >= HALF_TURN_E7
-        return CellIndex(c, _in_lines(words[:used]), grid, bool(reaches_180.any()))
+        return CellIndex(c, _in_lines(words[:used]), grid, _alias_from(c))
 
     def _grid(self) -> tuple[int, int, int, int, int, int]:
         """The top grid: over all that the zones cover."""
@@ -269,6 +269,16 @@ def _worth_dividing(cost: NDArray[np.float64], depth: int, bytes_left: int) -> N
     chosen = np.zeros(len(cost), np.bool_)
     chosen[dearest[np.cumsum(NODE_BYTES + BYTES_PER_TEST * cost[dearest]) <= bytes_left]] = True
     return chosen
+
+
+def _alias_from(c: ZoneColumns) -> int:
+    """See CellIndex. Where no polygon reaches the antimeridian, only pings past it need a second look, and
+    those only if a zone lies where they may mean it.
+    """
+    farthest = np.abs(c.boxes[:, [0, 2]]).max(axis=1)
+    if (farthest[c.is_area] >= HALF_TURN_E7).any():
+        return ALIAS_FROM
+    return HALF_TURN_E7 + 1 if (farthest >= ALIAS_FROM).any() else NO_ALIAS
 
 
 def _in_lines(words: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -215,6 +215,23 @@ def test_huge_and_tiny_zones_in_one_set():
     assert len(want[0]) > 400
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_ping_under_its_other_longitude(sign):
+    # no zone reaches the antimeridian, but a device may count on past it
+    x, y = sign * -1_700_000_000, 100_000_000
+    polygon = [[box(x - 1_000, y - 1_000, x + 1_000, y + 1_000)]]
+    kinds = [feature("p", polygon), feature("b", polygon, buffer_m=5), point("c", x / 1e7, y / 1e7, 50)]
+    lon = np.array([x, x + sign * 3_600_000_000], np.int32)
+    lat = np.array([y, y], np.int32)
+    for zones in (ZoneSet.from_geojson(collection(*kinds)), *map(ZoneSet.from_geojson, kinds)):
+        n = len(zones)
+        ping, zone = np.repeat([0, 1], n), np.tile(np.arange(n, dtype=np.int32), 2)
+        assert np.all(zones.distance_mm(lon[ping], lat[ping], zone) <= 0)
+        assert np.array_equal(zones.covering_e7(lon, lat), [ping, zone])
+        near_ping, near_zone, _ = zones.near(lon, lat, 10_000)
+        assert np.array_equal([near_ping, near_zone], [ping, zone])
+
+
 def test_degrees_nan_and_range():
     zones = ZoneSet.from_geojson(point("home", -80.84, 35.22, 150))
     assert zones.covering([-80.84, np.nan, -80.84], [35.22, 35.22, np.nan]).tolist() == [[0], [0]]
