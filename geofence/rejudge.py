@@ -87,8 +87,8 @@ def rejudge(engine: Engine, history: Pings) -> Decided:
 
 def _judge_anew(engine: Engine, history: Pings, slots: NDArray[np.int32]) -> Engine:
     """A fresh engine that has seen just this history, as if every ping had come in order."""
-    anew = type(engine)(engine.ruleset, Devices(engine.devices.ids[slot] for slot in slots.tolist()))
-    anew.use(engine.plan)
+    devices = Devices(engine.devices.ids[slot] for slot in slots.tolist())
+    anew = type(engine)(engine.ruleset, devices, beside=engine)
     anew.deaf = engine.deaf
     anew.watermark_us = engine.watermark_us  # what was silence then is silence now
     columns: dict[str, Any] = {"device": np.searchsorted(slots, history.device).astype(np.int32)}

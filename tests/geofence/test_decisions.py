@@ -27,6 +27,7 @@ from geofence import (
     to_rfc3339,
 )
 from geofence.calls import call_times
+from geofence.nearindex import NearIndex
 from geofence.records import FLAG_INITIAL, FLAG_LATE
 from tests.geofence.engine_worlds import LAT, LON, METRE_LAT, METRE_LON, START_US, circle, ruleset
 
@@ -1048,6 +1049,28 @@ def test_7_late_pings_refute_amend_and_replace():
     bench.take(bench.engine.rejudge(Pings.concat(bench.sent)))
     assert {(row[0], row[1]) for row in bench.story()[-3:]} == {(OPENED, 5), (CLOSED, 5), (WITHDRAWN, 10)}
     assert bench.rows[-2]["supersedes"] == bench.rows[0]["violation_id"]
+
+
+def test_7_to_judge_again_or_to_restore_builds_the_index_of_zones_no_second_time(monkeypatch):
+    built = []
+    build = NearIndex.of
+    monkeypatch.setattr(NearIndex, "of", lambda *what: built.append(what) or build(*what))
+    bench = Bench(rule("outside", layer="schools", subjects=["all"]))
+    once = len(built)
+    assert once
+    bench.at(0, 0)
+    bench.at(10, 0)
+    assert bench.at(5, 0).late.all()
+    bench.engine.rejudge(Pings.concat(bench.sent))
+    assert len(built) == once
+    again = Engine.restore(bench.rules, bench.engine.snapshot())
+    assert len(built) == 2 * once
+    assert again.snapshot() == bench.engine.snapshot()
+
+
+def test_an_engine_shares_only_with_one_of_its_own_rules():
+    with pytest.raises(ValueError, match="another rule set"):
+        Engine(ruleset([HOME]), beside=Engine(ruleset([AWAY])))
 
 
 def test_7_2_what_was_withdrawn_and_is_borne_out_after_all_goes_on_counting():
