@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import time
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -78,8 +79,9 @@ def editing_routes(reader: Reader, *, read_only: bool) -> APIRouter:
         tried: dict[str, Any] = {}
 
         def noted(document: dict[str, Any]) -> dict[str, Any]:
-            tried.update(change(document))
-            if who.groups is not None and not changes_own_leaves_alone(who.groups, document, tried):
+            before = {"rules": {"leaves": copy.deepcopy(document["rules"].get("leaves"))}}
+            tried.update(change(document))  # the document is the change's own: it is another now
+            if who.groups is not None and not changes_own_leaves_alone(who.groups, before, tried):
                 raise Problem(
                     403,
                     "not-permitted",
