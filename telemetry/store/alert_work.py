@@ -12,7 +12,7 @@ from psycopg import errors as pg
 from telemetry.api.reader import Page
 from telemetry.api.work import ChannelRow, DeliveryRow, SuppressionRow
 from telemetry.store.actions import act
-from telemetry.store.caseload import CASELOAD, device_of_caseload
+from telemetry.store.caseload import CASELOAD, and_of_caseload, device_of_caseload
 from telemetry.store.cursors import read_cursor, write_cursor
 from telemetry.store.deliveries import BACKLOGS
 from telemetry.store.errors import NoSuchAlert
@@ -136,7 +136,7 @@ class AlertWork:
     async def suppression(self, suppression_id: int) -> SuppressionRow | None:
         """One of them; None: nobody knows it, or it is not of the caseload."""
         values = {"id": suppression_id, "limit": 1, "now": moment(time.time_ns() // 1000)} | _groups()
-        where = f"suppression_id = %(id)s{_and_mine()}"
+        where = f"suppression_id = %(id)s{and_of_caseload(*_STRETCH)}"
         async with self._pool.use("looking a suppression up") as connection:
             cursor = await connection.execute(_SUPPRESSIONS.format(where=where), values, binary=True)
             row = await cursor.fetchone()
@@ -150,7 +150,7 @@ class AlertWork:
         conditions = ["suppression_id < %(before)s"]
         if in_force is not None:
             conditions.append(("" if in_force else "NOT ") + _IN_FORCE)
-        where = " AND ".join(conditions) + _and_mine()
+        where = " AND ".join(conditions) + and_of_caseload(*_STRETCH)
         values = {"before": before, "limit": limit + 1, "now": moment(time.time_ns() // 1000)} | _groups()
         async with self._pool.use("listing suppressions") as connection:
             found = await connection.execute(_SUPPRESSIONS.format(where=where), values, binary=True)
@@ -251,6 +251,11 @@ WHERE state IN ('open', 'acknowledged') AND suppression_id IS NULL
   AND (%(zone_id)s::text IS NULL OR zone_id = %(zone_id)s)
 RETURNING alert_id, violation_id
 """
+_STRETCH: Final = (
+    "suppressions.device_id",
+    "suppressions.created_time",
+    "coalesce(suppressions.lifted_time, suppressions.until_time)",
+)
 _IN_FORCE: Final = "(lifted_time IS NULL AND until_time > %(now)s)"
 _SUPPRESSIONS: Final = f"""
 SELECT suppression_id, device_id, rule_id, zone_id, reason, created_by, created_time, until_time, lifted_by,

@@ -17,9 +17,10 @@ import numpy as np
 from geofence import Devices, Engine, Ruleset
 from telemetry.api.reader import Belief, BeliefSeries
 from telemetry.store import lookups, rulesets
+from telemetry.store.caseload import CASELOAD
 from telemetry.store.errors import TooManyPings
 from telemetry.store.link import Link
-from telemetry.store.rows import bound
+from telemetry.store.rows import bound, time_us_of
 
 if TYPE_CHECKING:
     from telemetry.store.pool import ReadingPool
@@ -38,14 +39,31 @@ ORDER BY effective_time
 """
 
 
-def belief_over_time(url: str, device_id: str, from_us: int, to_us: int) -> Belief:
+_OWN_TIME: Final = """
+SELECT from_time, until_time FROM enrollments
+WHERE device_id = %s AND until_version IS NULL AND groups && %s::text[]
+"""
+
+
+def belief_over_time(
+    url: str, device_id: str, from_us: int, to_us: int, groups: frozenset[str] | None = None
+) -> Belief:
     """Every zone in question of a device, after each of its judged pings with from <= fix time < to.
+
+    groups : a caseload: it sees, and is shown beliefs from, its own time of the device alone. None: all of it
 
     Raises TooManyPings, StoreUnavailable.
     """
     devices = Devices([device_id])
     warm_us = from_us - WARM_US
     with closing(Link(url)) as link, link.use("reading a device's history") as connection:
+        if groups is not None:
+            own = connection.execute(_OWN_TIME, (device_id, sorted(groups))).fetchone()
+            begin, end = own if own is not None else (None, bound(from_us))
+            warm_us = warm_us if begin is None else max(warm_us, time_us_of(begin))
+            from_us, to_us = max(from_us, warm_us), to_us if end is None else min(to_us, time_us_of(end))
+            if from_us >= to_us:
+                return Belief(warm_us, [], [])
         stored = lookups.between(connection, device_id, warm_us, to_us, devices)
         first = rulesets.load(connection.execute(rulesets.IN_FORCE_SQL, (bound(warm_us),)).fetchone())
         rows = connection.execute(_BETWEEN, (bound(warm_us), bound(to_us))).fetchall()
@@ -106,4 +124,6 @@ class Believing:
     async def belief(self, device_id: str, from_us: int, to_us: int) -> Belief:
         """``belief_over_time`` in a thread, one at a time: deciding is other threads' work first."""
         async with _ONE_AT_A_TIME:
-            return await asyncio.to_thread(belief_over_time, self._pool.url, device_id, from_us, to_us)
+            return await asyncio.to_thread(
+                belief_over_time, self._pool.url, device_id, from_us, to_us, CASELOAD.get()
+            )

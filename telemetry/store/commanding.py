@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from telemetry.api.reader import CheckInRow, CommandRow, Page
+from telemetry.store.caseload import and_of_caseload, with_groups
 from telemetry.store.cursors import read_cursor, write_cursor
 from telemetry.store.rows import bound, moment
 
@@ -31,7 +32,7 @@ _COMMANDS: Final = """
 SELECT c.command_id, c.device_id, c.command, c.who, c.payload::text, c.asked_time, c.sent_time,
        CASE r.done WHEN true THEN 'done' WHEN false THEN 'refused' END, r.detail, r.received_time
 FROM (
-    SELECT * FROM commands WHERE device_id = %(device_id)s AND command_id < %(before)s
+    SELECT * FROM commands WHERE device_id = %(device_id)s AND command_id < %(before)s{mine}
     ORDER BY command_id DESC LIMIT %(limit)s
 ) c
 LEFT JOIN LATERAL (
@@ -44,7 +45,7 @@ ORDER BY c.command_id DESC
 _CHECK_INS: Final = """
 SELECT device_id, time, received_time, outcome, method FROM check_ins
 WHERE device_id = %(device_id)s AND time >= %(from)s AND time < %(to)s AND time <= %(before)s
-  AND (time, received_time) < (%(before)s, %(before_received)s)
+  AND (time, received_time) < (%(before)s, %(before_received)s){mine}
 ORDER BY time DESC, received_time DESC LIMIT %(limit)s
 """
 _LAST: Final = 2**63 - 1
@@ -69,21 +70,24 @@ class Commanding:
         async with self._pool.use("asking a device") as connection:
             row = await (await connection.execute(_ASK, values)).fetchone()
         assert row is not None
-        (asked,) = (await self._commands(device_id, row[0] + 1, 1))[:1]
+        (asked,) = await self._commands(device_id, row[0] + 1, 1, mine="")
         return asked
 
     async def commands(self, device_id: str, *, cursor: str | None, limit: int) -> Page[CommandRow]:
         """What was asked of a device, newest first, with its answers."""
         (before,) = read_cursor(cursor, "commands", int) if cursor else (_LAST,)
-        rows = await self._commands(device_id, before, limit + 1)
+        mine = and_of_caseload("commands.device_id", "commands.asked_time")
+        rows = await self._commands(device_id, before, limit + 1, mine=mine)
         items = rows[:limit]
         more = len(rows) > limit
         return Page(items, write_cursor("commands", items[-1].command_id) if more else None)
 
-    async def _commands(self, device_id: str, before: int, limit: int) -> list[CommandRow]:
-        values = {"device_id": device_id, "before": before, "limit": limit}
+    async def _commands(self, device_id: str, before: int, limit: int, *, mine: str) -> list[CommandRow]:
+        values = with_groups({"device_id": device_id, "before": before, "limit": limit})
         async with self._pool.use("listing commands") as connection:
-            rows = await (await connection.execute(_COMMANDS, values, binary=True)).fetchall()
+            rows = await (
+                await connection.execute(_COMMANDS.format(mine=mine), values, binary=True)
+            ).fetchall()
         return [_command_row(row) for row in rows]
 
     async def check_ins(
@@ -99,8 +103,10 @@ class Commanding:
             "before_received": bound(received),
             "limit": limit + 1,
         }
+        mine = and_of_caseload("check_ins.device_id", "check_ins.time")
         async with self._pool.use("listing check-ins") as connection:
-            rows = await (await connection.execute(_CHECK_INS, values, binary=True)).fetchall()
+            found = await connection.execute(_CHECK_INS.format(mine=mine), with_groups(values), binary=True)
+            rows = await found.fetchall()
         items = [CheckInRow(*row) for row in rows[:limit]]
         more = len(rows) > limit
         last = write_cursor("check_ins", items[-1].time_us, items[-1].received_us) if more else None

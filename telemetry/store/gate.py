@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from telemetry.store.access_rows import LOOK, LOOKS, PARTICIPANT_OF, look_row, look_values
 from telemetry.store.cursors import read_cursor, write_cursor
-from telemetry.store.keys import ANY_KEY
+from telemetry.store.keys import EVER_A_KEY
 from telemetry.store.rows import bound, moment
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ class Gate:
         self._pool = pool
 
     async def any_key(self) -> bool:
-        """Whether somebody can log in, so that everybody has to."""
-        return bool((await self._row("looking for accounts", ANY_KEY, {}))[0])
+        """Whether somebody could ever log in, so that everybody has to."""
+        return bool((await self._row("looking for accounts", EVER_A_KEY, {}))[0])
 
     async def account(self, name: str) -> StoredKey | None:
         """The account of this name, unless it is disabled."""
@@ -169,5 +169,5 @@ class Gate:
 
 _OF_CASELOAD = """
 EXISTS (SELECT FROM enrollments e WHERE e.until_version IS NULL AND e.groups && %(groups)s::text[]
-        AND (e.device_id = a.device_id OR e.participant = a.participant))
+        AND (e.participant = a.participant OR (a.participant IS NULL AND e.device_id = a.device_id)))
 """

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-__all__ = ["AccountRow", "KeyRing", "NoSuchKey", "TokenRow"]
+__all__ = ["EVER_A_KEY", "AccountRow", "KeyRing", "NoSuchKey", "TokenRow"]
 
 
 class NoSuchKey(StoreError, LookupError):  # noqa: N818
@@ -190,6 +190,10 @@ ANY_KEY = """
 SELECT EXISTS (SELECT FROM accounts WHERE disabled_time IS NULL)
     OR EXISTS (SELECT FROM tokens WHERE revoked_time IS NULL AND coalesce(expires_time, 'infinity') > now())
 """
+
+
+# A door that has had a lock stays locked: it must not open because the last token has run out.
+EVER_A_KEY = "SELECT EXISTS (SELECT FROM accounts) OR EXISTS (SELECT FROM tokens)"
 
 
 def _now() -> datetime:

@@ -59,10 +59,10 @@ WITH known AS (
 )
 SELECT k.device_id, e.kind, e.participant, coalesce(e.groups, '{{{{}}}}'), d.online,
        (SELECT count(*) FROM alerts a
-        WHERE a.device_id = k.device_id AND a.state IN ('open', 'acknowledged')),
+        WHERE a.device_id = k.device_id AND a.state IN ('open', 'acknowledged'){{opened}}),
        {_POSITION}
 FROM known k
-LEFT JOIN device_status d ON d.device_id = k.device_id
+LEFT JOIN device_status d ON d.device_id = k.device_id{{newest}}
 LEFT JOIN enrollments e ON e.device_id = k.device_id AND e.until_version IS NULL
 ORDER BY k.device_id
 """  # noqa: S608

@@ -13,7 +13,7 @@ from telemetry.columns import CommandResult
 from telemetry.store import queries
 from telemetry.store.alert_work import AlertWork
 from telemetry.store.beliefs import Believing
-from telemetry.store.caseload import CASELOAD, device_of_caseload, of_caseload
+from telemetry.store.caseload import CASELOAD, and_of_caseload, device_of_caseload, of_caseload
 from telemetry.store.cells import cells_around
 from telemetry.store.commanding import Commanding
 from telemetry.store.cursors import read_cursor, write_cursor
@@ -99,7 +99,7 @@ class Reader(RulesEditing, Commanding, Believing, AlertWork):
         (after,) = read_cursor(cursor, "devices", str) if cursor else ("",)
         rows = await self._rows(
             "listing devices",
-            queries.DEVICES.format(which="device_id > %(after)s" + self._and_mine_by_name("device_id")),
+            self._devices("device_id > %(after)s"),
             {"after": after, "limit": limit + 1},
         )
         return _page(rows, limit, queries.device_row, lambda row: write_cursor("devices", row.device_id))
@@ -108,7 +108,7 @@ class Reader(RulesEditing, Commanding, Believing, AlertWork):
         """One device."""
         rows = await self._rows(
             "looking a device up",
-            queries.DEVICES.format(which="device_id = %(device_id)s" + self._and_mine_by_name("device_id")),
+            self._devices("device_id = %(device_id)s"),
             {"device_id": device_id, "limit": 1},
         )
         return queries.device_row(rows[0]) if rows else None
@@ -116,7 +116,7 @@ class Reader(RulesEditing, Commanding, Believing, AlertWork):
     async def positions(self, since_us: int | None = None) -> Sequence[PositionRow]:
         """The newest position of every device that was received after ``since_us``."""
         where = "" if since_us is None else " AND d.received_time > %(since)s"
-        where += self._and_mine("d.device_id")
+        where += self._and_mine("d.device_id", "d.fix_time")
         values = {} if since_us is None else {"since": bound(since_us)}
         found: list[PositionRow] = []
         async for rows in self._stream("reading positions", queries.POSITIONS + where, values):
@@ -289,7 +289,7 @@ class Reader(RulesEditing, Commanding, Believing, AlertWork):
         """Rows of the outbox with a greater id, by id. Ids grow in the order of commits: none is skipped."""
         rows = await self._rows(
             "reading the outbox",
-            _OUTBOX.format(mine=self._and_mine("outbox.device_id")),
+            _OUTBOX.format(mine="" if CASELOAD.get() is None else _OF_OWN_ALERT),
             {"after": after_id, "limit": limit},
         )
         return [EventRow(*row) for row in rows]
@@ -318,10 +318,15 @@ class Reader(RulesEditing, Commanding, Believing, AlertWork):
 
     def _and_mine(self, device: str, time: str | None = None) -> str:
         """What a condition adds for a caseload. device, time: columns with their table's name."""
-        return "" if CASELOAD.get() is None else " AND " + of_caseload(device, time)
+        return and_of_caseload(device, time)
 
-    def _and_mine_by_name(self, device: str) -> str:
-        return "" if CASELOAD.get() is None else " AND " + device_of_caseload(device)
+    def _devices(self, which: str) -> str:
+        by_name = "" if CASELOAD.get() is None else " AND " + device_of_caseload("device_id")
+        return queries.DEVICES.format(
+            which=which + by_name,
+            newest=self._and_mine("d.device_id", "d.fix_time"),
+            opened=self._and_mine("a.device_id", "a.opened_time"),
+        )
 
     def _with_groups(self, values: dict[str, Any] | None) -> dict[str, Any] | None:
         groups = CASELOAD.get()
@@ -381,6 +386,11 @@ class Reader(RulesEditing, Commanding, Believing, AlertWork):
         )
 
 
+# By the alert's opening, as alerts are listed: a later step of it is about who wore the device then.
+_OF_OWN_ALERT: Final = (
+    f" AND EXISTS (SELECT FROM alerts a WHERE a.alert_id = outbox.alert_id"
+    f" AND {of_caseload('a.device_id', 'a.opened_time')})"
+)
 _OUTBOX: Final = """
 SELECT id, payload, created_time FROM outbox WHERE id > %(after)s AND alert_id <> 0{mine}
 ORDER BY id LIMIT %(limit)s

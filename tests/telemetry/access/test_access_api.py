@@ -13,13 +13,14 @@ import psycopg
 import pytest
 
 from telemetry.access.audit import verify_database
+from telemetry.access.secrets import hash_token_secret, new_token
 from telemetry.access.who import PERMISSIONS, Permission, Role, Who
 from telemetry.api.app import create_app
 from telemetry.api.guard import MOST_BODY_BYTES, PUBLIC_PATHS, Need
 from telemetry.store import Reader
 from telemetry.store.keys import KeyRing
-from tests.telemetry.access.conftest import PASSWORD, guarded
-from tests.telemetry.api.town import Fine
+from tests.telemetry.access.conftest import PASSWORD, guarded, roster_town
+from tests.telemetry.api.town import Fine, fresh_database
 
 PUBLIC = PUBLIC_PATHS | {"/healthz", "/readyz"}
 
@@ -148,6 +149,65 @@ def test_a_device_that_was_handed_on_shows_only_its_own_time(caseloads, door_api
             assert door_api.get("/api/v1/alerts", headers=as_("operator")).json()["items"] == []
         finally:
             connection.execute("UPDATE enrollments SET from_time = NULL WHERE device_id = 'a1'")
+
+
+def test_a_device_that_was_handed_on_keeps_to_itself_what_was_before(caseloads, as_):
+    """Commands, check-ins, suppressions, events and the newest ping of the wearer before."""
+    device, later = "/api/v1/devices/a1", "2100-01-01T00:00:00Z"
+    with (
+        guarded(caseloads.url) as client,
+        psycopg.connect(caseloads.url, autocommit=True) as connection,
+    ):
+
+        def shown():
+            def get(path):
+                return client.get(path, headers=as_("operator")).raise_for_status().json()
+
+            with client.stream("GET", "/api/v1/stream?last_event_id=0", headers=as_("operator")) as stream:
+                lines = stream.iter_lines()
+                events = next(line for line in lines if line.startswith(("event: alert", ": beat")))
+            return {
+                "commands": len(get(f"{device}/commands")["items"]),
+                "check-ins": len(get(f"{device}/check-ins")["items"]),
+                "suppressions": len(get("/api/v1/suppressions")["items"]),
+                "position": get(device)["position"] is not None,
+                "open alerts": get(device)["open_alerts"],
+                "positions": len(get("/api/v1/positions")["rows"]),
+                "events": events == "event: alert",
+            }
+
+        client.post(
+            f"{device}/commands", json={"command": "message", "text": "hi"}, headers=as_("operator")
+        ).raise_for_status()
+        connection.execute(
+            "INSERT INTO check_ins (time, received_time, batch, item, share, device_id, outcome, method)"
+            " VALUES (now(), now(), 0, 0, 0, 'a1', 'verified', 'voice')"
+        )
+        quiet = {"device_id": "a1", "until": "2027-01-01T00:00:00Z", "reason": "strap"}
+        client.post("/api/v1/suppressions", json=quiet, headers=as_("operator")).raise_for_status()
+        before = shown()
+        connection.execute("UPDATE enrollments SET from_time = %s WHERE device_id = 'a1'", (later,))
+        try:
+            after = shown()
+            asked = client.post(f"{device}/commands", json={"command": "locate"}, headers=as_("operator"))
+        finally:
+            connection.execute("UPDATE enrollments SET from_time = NULL WHERE device_id = 'a1'")
+            connection.execute("DELETE FROM suppressions WHERE reason = 'strap'")
+    assert all(before.values()), before
+    assert not any(after.values()), after
+    assert asked.status_code == 202
+
+
+def test_notes_of_versions_are_not_for_a_caseload(caseloads, door_api, as_):
+    with psycopg.connect(caseloads.url, autocommit=True) as connection:
+        connection.execute("UPDATE rules SET note = 'p-south is in hospital'")
+        try:
+            pages = [
+                door_api.get("/api/v1/versions", headers=as_(name)).text for name in ("all", "read_only")
+            ]
+        finally:
+            connection.execute("UPDATE rules SET note = NULL")
+    assert ["p-south" in page for page in pages] == [True, False]
 
 
 def test_the_stream_of_a_caseload_holds_its_own_events(caseloads, door_api, as_):
@@ -340,6 +400,24 @@ def test_on_loopback_the_local_user_needs_no_log_in_until_somebody_can(town_with
         assert client.get("/api/v1/devices").status_code == 200
 
 
+def test_the_door_stays_locked_when_the_last_key_is_gone(town_without_keys, problem):
+    """A token that runs out must not leave the next start open to whoever asks."""
+    with contextlib.closing(KeyRing.open(town_without_keys, by="tests")) as ring:
+        token_id, secret, _ = new_token()
+        ring.add_token(
+            token_id,
+            "sync",
+            role="read_only",
+            groups=None,
+            secret_hash=hash_token_secret(secret),
+            expires_us=None,
+        )
+        ring.revoke_token(token_id)
+        assert not ring.any()
+    with guarded(town_without_keys, loopback=True) as client:
+        problem(client.get("/api/v1/devices"), 401)
+
+
 @pytest.fixture
 def town_without_keys(embedded_database_url):
     from telemetry.store import Store
@@ -400,6 +478,46 @@ def test_log_ins_side_by_side_are_counted(caseloads, keys):
             thread.join()
         assert set(answers) == {401, 429}
         assert answers.count(401) <= 6
+
+
+def test_leave_of_others_is_not_a_caseloads_to_grant_or_revoke(postgres_url, problem):
+    """Over the API, where a change works on the document in place."""
+    with fresh_database(postgres_url) as url, roster_town(url):
+        tokens = {}
+        for name, groups in (("north", ["north"]), ("all", None)):
+            token_id, secret, text = new_token()
+            with contextlib.closing(KeyRing.open(url, by="tests")) as ring:
+                ring.add_token(
+                    token_id,
+                    name,
+                    role="supervisor",
+                    groups=groups,
+                    secret_hash=hash_token_secret(secret),
+                    expires_us=None,
+                )
+            tokens[name] = text
+        north, everyone = (
+            {"If-Match": "*", "Authorization": f"Bearer {tokens[name]}"} for name in ("north", "all")
+        )
+        with guarded(url, zones_read_only=False) as client:
+
+            def leave(*subjects):
+                times = {"from": "2030-01-01T00:00:00Z", "until": "2030-01-02T00:00:00Z"}
+                return times | {"subjects": list(subjects), "reason": "court"}
+
+            for subjects in (["participant:p-south"], ["all"], ["device:a1", "device:a2"], ["group:south"]):
+                body = leave(*subjects)
+                problem(client.post("/api/v1/leaves", json=body, headers=north), 403)
+                problem(client.post("/api/v1/leaves?validate=only", json=body, headers=north), 403)
+            body = leave("participant:p-north")
+            assert client.post("/api/v1/leaves", json=body, headers=north).status_code == 200
+            body = leave("participant:p-south")
+            assert client.post("/api/v1/leaves", json=body, headers=everyone).status_code == 200
+            granted = client.get("/api/v1/leaves", headers=everyone).json()["items"]
+            ids = {item["subjects"][0]: item["leave_id"] for item in granted}
+            path = "/api/v1/leaves/{}".format
+            problem(client.delete(path(ids["participant:p-south"]), headers=north), 403)
+            assert client.delete(path(ids["participant:p-north"]), headers=north).status_code == 200
 
 
 def test_a_caseload_grants_leave_to_its_own_people_alone():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import psycopg
 
 from geofence import Engine, to_rfc3339
+from telemetry.store.beliefs import belief_over_time
 from tests.telemetry.api.town import MINUTE_US, START_US
 
 
@@ -39,6 +42,23 @@ def test_evidence_before_the_asked_time_counts_and_is_not_shown(town, town_api):
     assert part["times"] == whole["times"][10:]
     assert part["series"][0]["confidence"] == whole["series"][0]["confidence"][10:]
     assert part["series"][0]["confidence"][-1] is None  # clearly away, the zone is in question no more
+
+
+def test_a_caseload_is_shown_beliefs_of_its_own_time_alone(town, town_api):
+    town.commit(town.walk("a9", 30))
+    whole = town_api.get("/api/v1/devices/a9/belief", params=window(60)).json()
+    begin_us = START_US + 20 * MINUTE_US
+    with psycopg.connect(town.url, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO enrollments (from_version, from_time, device_id, kind, groups, digest)"
+            " VALUES (%s, %s, 'a9', 'ankle', %s, '')",
+            (town.version, datetime.fromtimestamp(begin_us / 1e6, UTC), ["north"]),
+        )
+    until_us = START_US + 60 * MINUTE_US
+    own = belief_over_time(town.url, "a9", START_US, until_us, frozenset({"north"}))
+    assert own.warm_us == begin_us
+    assert [to_rfc3339(time_us) for time_us in own.times_us] == whole["times"][20:]
+    assert not belief_over_time(town.url, "a9", START_US, until_us, frozenset({"south"})).times_us
 
 
 def test_a_look_at_beliefs_has_its_bounds(town, town_api, problem):
