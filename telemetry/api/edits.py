@@ -6,7 +6,6 @@ checked here but what the rules reader can't see (an id that is not there); the 
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import math
@@ -106,12 +105,16 @@ def replace_all(zones: Any, rules: Any) -> Change:
 
     def change(document: Document) -> Document:
         keys = {device.get("id"): device.get("key") for device in document["rules"].get("devices", [])}
-        new = copy.deepcopy(rules)
-        for device in new.get("devices", []) if isinstance(new.get("devices"), list) else []:
-            if isinstance(device, dict) and "key" not in device and isinstance(device.get("id"), str):
-                key = keys.get(device["id"])
-                if key is not None:
-                    device["key"] = key
+
+        def with_key(device: Any) -> Any:
+            if not isinstance(device, dict) or "key" in device or not isinstance(device.get("id"), str):
+                return device
+            key = keys.get(device["id"])
+            return device if key is None else {**device, "key": key}
+
+        new = dict(rules)  # no deep copy: nobody has looked yet how deep it is
+        if isinstance(new.get("devices"), list):
+            new["devices"] = [with_key(device) for device in new["devices"]]
         return {"zones": zones, "rules": new}
 
     return change

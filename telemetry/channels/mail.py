@@ -110,9 +110,10 @@ class Mail:
 def letter(event: AlertEvent, sender: str, recipients: Sequence[str], created_us: int) -> EmailMessage:
     """The letter about one step. Its Message-ID is the event's, so a repeated one is known as such."""
     data, told = event.data, TOLD[change_of(event)]
+    rule_id, zone_id = _on_one_line(data.rule_id), _on_one_line(data.zone_id or "-")
     asked = f"Step {data.escalation.step}: {data.escalation.contact} is asked.\n" if data.escalation else ""
     message = EmailMessage()
-    message["Subject"] = f"[{data.severity}] {data.device_id}: {data.rule_id}, {told}"
+    message["Subject"] = f"[{data.severity}] {data.device_id}: {rule_id}, {told}"
     message["From"] = sender
     message["To"] = ", ".join(recipients)
     message["Date"] = formatdate(created_us / 1e6)
@@ -121,14 +122,23 @@ def letter(event: AlertEvent, sender: str, recipients: Sequence[str], created_us
     message.set_content(
         f"{data.sentence}\n\n"
         f"Device    {data.device_id}\n"
-        f"Rule      {data.rule_id}\n"
-        f"Zone      {data.zone_id or '-'}\n"
+        f"Rule      {rule_id}\n"
+        f"Zone      {zone_id}\n"
         f"Severity  {data.severity}\n"
         f"Since     {data.opened_at}\n"
         f"Alert     {data.alert_id}\n\n"
         f"{asked}"
     )
     return message
+
+
+def _on_one_line(text: str) -> str:
+    r"""An id may hold any character; a header that held a line break would be refused, and hold up the queue.
+
+    >>> _on_one_line("home\r\nBcc: x@example.org")
+    'home  Bcc: x@example.org'
+    """
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _replies(refused: dict[str, tuple[int, bytes]]) -> str:

@@ -118,6 +118,14 @@ def test_what_can_not_be_stored_is_refused(edited, problem, body):
     problem(edited.put("zones/odd", content=body, headers=headers), 422)
 
 
+def test_a_document_of_great_depth_is_refused(edited, problem):
+    deep = "[" * 600 + "]" * 600
+    body = f'{{"zones": {{"type": "FeatureCollection", "features": []}}, "rules": {{"odd": {deep}}}}}'
+    headers = ANY | {"Content-Type": "application/json"}
+    refused = problem(edited.post("versions", content=body, headers=headers), 422)
+    assert "deeper" in refused["detail"]
+
+
 def test_a_dry_run_says_what_would_be_and_saves_nothing(edited, problem):
     answer = edited.put("zones/market", json=SQUARE, params={"validate": "only"}).json()
     assert (answer["changed"], answer["saved"]) == (True, False)

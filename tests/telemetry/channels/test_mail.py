@@ -95,6 +95,20 @@ def test_a_letter_says_what_happened(town, courier, server, post, query):
     assert query("SELECT state FROM deliveries") == [("delivered",)]
 
 
+def test_an_id_that_holds_a_line_break_makes_no_header(town, courier, server, post, query):
+    """A letter that can't be written would hold up all that come after it."""
+    letters = courier(mail(server()))
+    town.raise_alert("a1")
+    query(
+        "UPDATE outbox SET payload = convert_to(replace(convert_from(payload, 'utf8'), 'no-schools',"
+        " 'no\\r\\nBcc: x@example.org'), 'utf8') RETURNING id"
+    )
+    letters.turn()
+    ((_, letter),) = post.letters
+    assert letter["Subject"] == "[critical] a1: no  Bcc: x@example.org, opened"
+    assert letter["Bcc"] is None
+
+
 def test_what_is_not_worth_a_letter_is_not_written(town, courier, server, post):
     letters = courier(mail(server(), severities=["critical"]))
     alert_id = town.raise_alert("a1", severity="high", rule_id="strap", zone_id=None)
