@@ -219,3 +219,29 @@ def test_the_true_position_is_what_the_receiver_scatters_around() -> None:
         off += GEOD.inv(lon[good], lat[good], fix["lon_e7"] / 1e7, fix["lat_e7"] / 1e7)[2].tolist()
     assert len(off) > 200
     assert np.median(off) < 8.0
+
+
+def test_who_crawls_past_a_school_stays_outside_and_the_truth_says_so(lived: Lived) -> None:
+    drives = [entry for entry in lived.breaks if entry["kind"] == "tailgating"]
+    assert drives
+    for drive in drives:
+        until_us = lived.end_us if drive["to_us"] is None else drive["to_us"]
+        mine = lived.track["device_id"] == drive["device_id"]
+        mine &= (lived.track["time_us"] > drive["from_us"]) & (lived.track["time_us"] < until_us)
+        assert mine.any()
+        metres = np.min(
+            [
+                other_distance_m(z, lived.track["lon"][mine], lived.track["lat"][mine])
+                for z in lived.city.zones
+                if z.layer == "schools"
+            ],
+            axis=0,
+        )
+        assert metres.min() == pytest.approx(6.0, abs=0.5)
+
+
+def test_an_allowed_cradle_breaks_no_rule(lived: Lived) -> None:
+    cradles = [entry for entry in lived.breaks if entry["kind"] == "cradle"]
+    straps = {e["device_id"] for e in lived.breaks if e["rule_id"] == "strap-wrist"}
+    assert {entry["device_id"] for entry in cradles} - straps
+    assert all(entry["rule_id"] is None and entry["device_id"].startswith("w") for entry in cradles)
