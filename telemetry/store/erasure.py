@@ -47,7 +47,7 @@ def erase(
                     "from": bound(stretch.from_us),
                     "until": bound(min(stretch.until_us, before_us)),
                     "erasure": row[0],
-                    "topic": f"%/{stretch.device_id}/%",
+                    "topic": f"/{stretch.device_id}/",
                 }
                 for table, statement in (*_PERSONAL, *(_DECISIONS if decisions else ())):
                     done = connection.execute(statement, values).rowcount
@@ -122,7 +122,7 @@ _PERSONAL: Final = (
     (
         "quarantine",
         (
-            "DELETE FROM quarantine WHERE topic LIKE %(topic)s AND received_time >= %(from)s"
+            "DELETE FROM quarantine WHERE strpos(topic, %(topic)s) > 0 AND received_time >= %(from)s"
             " AND received_time < %(until)s"
         ),
     ),

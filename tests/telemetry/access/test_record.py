@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import time
 
 import psycopg
 import pytest
@@ -114,6 +115,22 @@ def test_an_erasure_takes_what_it_says_and_leaves_the_chains_whole(own_town, que
     assert ask("SELECT count(*) FROM transitions WHERE device_id = 'a1'") == [(0,)]
     own_town.raise_alert("a1", opened_us=START_US + 10 * MINUTE_US)  # and life goes on
     assert all(v.broken is None for v in verify_database(own_town.url, None, lambda *_: None))
+
+
+def test_an_erasure_takes_the_quarantined_messages_of_the_very_device(own_town, query_of):
+    """An underscore in a device's id is itself, and no sign for any character."""
+    with psycopg.connect(own_town.url, autocommit=True) as connection:
+        connection.execute("UPDATE enrollments SET device_id = 'a_1' WHERE participant = 'p-north'")
+        for topic in ("ringfence/v1/a_1/ping", "ringfence/v1/ab1/ping"):
+            connection.execute(
+                "INSERT INTO quarantine (received_time, batch, payload_bytes, share, topic, reason, detail,"
+                " payload) VALUES (now(), 0, 0, 0, %s, 'bad', '', '')",
+                (topic,),
+            )
+    own_town.store.save_snapshot(0, own_town.epoch, own_town.batch, b"state")
+    now_us = time.time_ns() // 1000
+    erase(own_town.url, "p-north", now_us, by="clerk", reason="order 9", decisions=False)
+    assert query_of(own_town.url)("SELECT topic FROM quarantine") == [("ringfence/v1/ab1/ping",)]
 
 
 def test_an_erasure_spares_what_a_restart_needs_and_names_who_is_unknown(own_town):
