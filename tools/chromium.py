@@ -22,6 +22,7 @@ import websocket
 __all__ = ["Chromium", "Page", "PageError", "find_chromium"]
 
 START_TIMEOUT_S = 60.0  # a cold start on a busy two-core machine took 20 s
+KEY_CODES = {"Tab": 9, "Escape": 27}  # without its code a key moves no focus and closes no dialog
 FLAGS = (
     "--headless",
     "--disable-gpu",
@@ -179,8 +180,9 @@ class Page:
     def key(self, key: str) -> None:
         """Press and release a key."""
         text = key if len(key) == 1 else ""
-        self.command("Input.dispatchKeyEvent", type="keyDown", key=key, text=text)
-        self.command("Input.dispatchKeyEvent", type="keyUp", key=key)
+        code = {"windowsVirtualKeyCode": KEY_CODES[key], "code": key} if key in KEY_CODES else {}
+        self.command("Input.dispatchKeyEvent", type="keyDown", key=key, text=text, **code)
+        self.command("Input.dispatchKeyEvent", type="keyUp", key=key, **code)
 
     def type(self, text: str) -> None:
         """Put text where the focus is."""

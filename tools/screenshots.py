@@ -38,6 +38,17 @@ HALF_WAY = """
 """
 
 
+CHOOSE = """
+(async () => {
+  const { features } = await (await fetch("/api/v1/zones")).json();
+  const zone = features.find((zone) => zone.geometry.type === "Polygon") ?? features[0];
+  const { id } = document.querySelector("#zone-form").elements;
+  id.value = zone.properties.id;
+  id.dispatchEvent(new Event("change"));
+})()
+"""
+
+
 def main() -> None:
     """Take each picture in a tab of its own."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -61,7 +72,7 @@ def main() -> None:
 
 
 def look(page: Page, url: str, directory: Path, name: str) -> None:
-    """The fleet, an alert with its track, the replay with the beliefs, and the form of a new zone."""
+    """The fleet, an alert, its replay and week, and the forms: a leave, a new zone, one that changes."""
     page.open(url)
     page.wait("document.querySelectorAll('.alert').length > 0", ALERT_TIMEOUT_S)
     time.sleep(MAP_SETTLE_S)
@@ -75,10 +86,25 @@ def look(page: Page, url: str, directory: Path, name: str) -> None:
     page.run(HALF_WAY)
     time.sleep(MAP_SETTLE_S / 3)
     save(page, directory / f"{name}-replay.png")
+    page.run("document.querySelector('.week').open = true")
+    page.wait("!!document.querySelector('.week-chart, .week-body .small')")
+    page.run("document.querySelector('.week details')?.setAttribute('open', '')")
+    page.run("document.querySelector('.week').scrollIntoView()")
+    save(page, directory / f"{name}-week.png")
+    page.run("document.querySelector('#leave-open').click()")
+    save(page, directory / f"{name}-leave.png")
+    page.run("document.querySelector('#leave').close()")
     page.key("Escape")
     page.run("document.querySelector('#draw-open').click()")
     page.wait("document.querySelector('#zone-said').textContent.startsWith('Click')")
     save(page, directory / f"{name}-draw.png")
+    page.run("document.querySelector('#draw-cancel').click()")
+    page.run("document.querySelector('#change-open').click()")
+    page.wait("document.querySelector('#zone-said').textContent.startsWith('Choose')")
+    page.run(CHOOSE)
+    page.wait("/^Dra/.test(document.querySelector('#zone-said').textContent)")
+    time.sleep(MAP_SETTLE_S / 3)
+    save(page, directory / f"{name}-change.png")
 
 
 def save(page: Page, path: Path) -> None:

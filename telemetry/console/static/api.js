@@ -122,6 +122,7 @@ export function listen(on) {
     source.addEventListener("error", () => {
       on.state("connecting");
       if (source.readyState !== EventSource.CLOSED) return;
+      rules().catch(() => {}); // an EventSource hides its status; where a log-in is needed this says so
       setTimeout(connect, waitMs);
       waitMs = Math.min(waitMs * 2, 10_000);
     });

@@ -428,6 +428,7 @@ async function start() {
   addEventListener("keydown", onKey);
   addEventListener("log-in-needed", () => $("log-in").open || $("log-in").showModal());
   $("log-in").addEventListener("cancel", (event) => event.preventDefault()); // there is nothing to see behind it
+  $("log-in").addEventListener("close", () => $("log-in").showModal()); // a second Escape can't be prevented
   $("log-in-form").addEventListener("submit", logIn);
 
   const settings = await api.settings().catch(() => ({}));

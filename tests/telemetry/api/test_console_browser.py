@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,8 +11,12 @@ import httpx
 import numpy as np
 import pytest
 
+from telemetry.access.secrets import hash_password
+from telemetry.store.keys import KeyRing
 from tests.telemetry.api.town import MINUTE_US, START_US, serving
 from tools.chromium import Chromium, Page, find_chromium
+
+PASSWORD = "four random words here"
 
 pytestmark = [
     pytest.mark.browser,
@@ -268,6 +273,8 @@ def opened_week(page: Page, url: str) -> None:
     opened(page, url)
     page.click(".alert")
     page.wait("!!document.querySelector('#detail a[download]')")
+    # the server answers for the beliefs before it is stopped
+    page.wait("!document.querySelector('.history > .small').textContent.startsWith('Working')", timeout_s=120)
     page.run("document.querySelector('.week').open = true")
     page.wait("!!document.querySelector('.week-chart')")
 
@@ -378,3 +385,65 @@ def drag(page: Page, start: tuple[float, float], end: tuple[float, float]) -> No
     for step in range(1, 6):
         mouse("mouseMoved", step / 5)
     mouse("mouseReleased", 1)
+
+
+def test_who_must_log_in_is_asked_and_a_wrong_password_is_explained(town, page):
+    with contextlib.closing(KeyRing.open(town.url, by="tests")) as ring:
+        ring.add_account("m.ito", "operator", None, hash_password(PASSWORD))
+    with serving(town.url) as url:
+        page.open(url)
+        page.wait("document.querySelector('#log-in')?.open")
+        assert page.run("document.activeElement.name") == "name"
+        page.type("m.ito")
+        assert tabbed(page) == "password"
+        page.type("not the password at all")
+        page.key("Escape")  # behind the dialog there is nothing to see
+        assert page.run("document.querySelector('#log-in').open")
+        page.run("document.querySelector('#log-in-form button').click()")
+        page.wait("document.querySelector('#log-in-problem').textContent !== ''")
+        assert page.run("document.activeElement.name") == "password"  # emptied, to be typed again
+        page.type(PASSWORD)
+        page.run("document.querySelector('#log-in-form button').click()")
+        page.wait("document.querySelector('#connection')?.dataset.state === 'live'")
+        assert not page.run("document.querySelector('#log-in').open")
+        page.wait("document.querySelector('#queue-note').innerText.includes('No alert to do')")
+
+
+def test_the_keyboard_reaches_the_parts_of_a_device_page_in_their_order(town, page):
+    town.commit(town.walk("a1", 3))
+    town.raise_alert("a1")
+    with serving(town.url, zones_read_only=False) as url:
+        opened_week(page, url)
+        page.run("document.querySelector('.week > summary').focus()")
+        assert [tabbed(page) for _ in range(5)] == [
+            "week-before",
+            "week-after",
+            "week-table",
+            "leave-open",
+            "locate",
+        ]
+        page.run("document.querySelector('#leave-open').focus()")
+        page.run("document.querySelector('#leave-open').click()")
+        assert page.run("document.activeElement.name") == "from"
+        page.key("Escape")
+        page.wait("!document.querySelector('#leave').open")
+        assert page.run("document.activeElement.id") == "leave-open"  # back where it was opened
+        assert not page.run("document.querySelector('#detail').hidden")  # and Escape closed the dialog alone
+        page.run("document.querySelector('#draw-open').click()")
+        page.wait("document.activeElement.name === 'id'")
+        page.wait("document.querySelector('#zone-said').textContent.startsWith('Click the corners')")
+        reached = [tabbed(page) for _ in range(8)]
+        assert reached == ["name", "geometry", "radius", "require", "subjects", "severity", "save", "check"]
+        page.key("Escape")
+        page.wait("document.querySelector('#zone-form').hidden")
+        assert page.run("document.activeElement.id") == "draw-open"
+
+
+def tabbed(page: Page) -> str:
+    """Press Tab; what the focus is on then, by the name that it has in the page."""
+    page.key("Tab")
+    return str(
+        page.run(
+            "(({name, dataset, value, id}) => name || dataset.focus || value || id)(document.activeElement)"
+        )
+    )
