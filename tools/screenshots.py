@@ -87,7 +87,7 @@ def look(page: Page, url: str, directory: Path, name: str) -> None:
     time.sleep(MAP_SETTLE_S / 3)
     save(page, directory / f"{name}-replay.png")
     page.run("document.querySelector('.week').open = true")
-    page.wait("!!document.querySelector('.week-chart, .week-body .small')")
+    page.wait("!!document.querySelector('#leave-open')")
     page.run("document.querySelector('.week details')?.setAttribute('open', '')")
     page.run("document.querySelector('.week').scrollIntoView()")
     save(page, directory / f"{name}-week.png")
