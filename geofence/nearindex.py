@@ -68,6 +68,7 @@ class NearIndex:
             entries, pool = kernels.rasterise_near(
                 zones,
                 serves_mm,
+                columns.boxes,
                 columns.is_circle,
                 *(*columns.for_distance[2:], *sides.lookup, *grid),
             )
@@ -139,6 +140,9 @@ def _top_grid(columns: ZoneColumns, serves_mm: int, smallest: float) -> tuple[in
     reach_mm = columns.reach_mm + np.int32(min(serves_mm, 900_000_000))
     boxes = np.repeat(np.array([[1 << 40, 1 << 40, -(1 << 40), -(1 << 40)]], np.int64), len(reach_mm), axis=0)
     grow_boxes(boxes, np.zeros_like(columns.is_area), reach_mm, columns.pieces, columns.zone_piece)
+    # What lies around a pole is inside of a border that comes nowhere near it.
+    boxes[:, 1] = np.minimum(boxes[:, 1], columns.boxes[:, 1])
+    boxes[:, 3] = np.maximum(boxes[:, 3], columns.boxes[:, 3])
     boxes = boxes[np.diff(columns.zone_piece) > 0]
     if not len(boxes):
         return (20, 20, 0, 0, 1, 1)

@@ -54,6 +54,7 @@ FLAT_M = 30_000.0  # beyond this, or nearer to a pole than FLAT_LAT, nothing is 
 FLAT_LAT = 750_000_000
 FULL_TURN = 3_600_000_000
 HALF_TURN = 1_800_000_000
+QUARTER_TURN = 900_000_000
 ALIAS_FROM = 1_460_000_000
 EARTH_M = 6_335_000.0  # the smallest radius of curvature
 SATURATED_MM = 2_000_000_000
@@ -63,6 +64,7 @@ SATURATED_MM = 2_000_000_000
 def rasterise_near(
     zones,
     limit_mm,
+    boxes,
     is_circle,
     is_area,
     reach_mm,
@@ -90,6 +92,7 @@ def rasterise_near(
     pieces.
 
     zones   : int32 (s,)
+    boxes   : int64 (z, 4)  of all that each zone covers
     side_*  : a cell index of the polygons without their buffers
     """
     entries = np.empty((1024, ENTRY_COLUMNS), np.int64)
@@ -106,6 +109,9 @@ def rasterise_near(
         if first == last:
             continue
         west, south, east, north = reach_box(pieces, first, last, limit)
+        # (what lies around a pole is inside of a border that comes nowhere near it)
+        south = min(south, boxes[zone, 1])
+        north = max(north, boxes[zone, 3])
         c_first = max((west >> kx) - col0, 0)
         c_last = min((east >> kx) - col0, cols - 1)
         r_first = max((south >> ky) - row0, 0)
@@ -128,7 +134,8 @@ def rasterise_near(
             b = float((r0 + row0) << ky)
             t = float(((r1 + row0) << ky) - 1)
             x = math.floor(0.5 * (w + e))
-            y = math.floor(0.5 * (b + t))
+            # (a block of cells may reach past a pole)
+            y = min(max(math.floor(0.5 * (b + t)), -QUARTER_TURN), QUARTER_TURN)
             px, py, pz = ecef(x, y)
             extent = half_diagonal_m(w, b, e, t)
             single = c1 - c0 == 1 and r1 - r0 == 1

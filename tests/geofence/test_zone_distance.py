@@ -207,6 +207,26 @@ def test_a_polygon_that_contains_a_pole():
     ]  # the pole is a corner of it, whatever the longitude
 
 
+@pytest.mark.parametrize("pole", [1, -1])
+@pytest.mark.parametrize("border", [85, 89.99])
+@pytest.mark.parametrize("buffer_m", [0, 500])
+def test_near_deep_inside_a_polygon_around_a_pole(pole, border, buffer_m):
+    rim = [(lon * 10_000_000, round(pole * border * 1e7)) for lon in (-180, -60, 60, 180)]
+    top = [(lon, pole * 900_000_000) for lon, _ in reversed(rim)]
+    cap = feature("cap", [[close([*rim, *top])]], buffer_m=buffer_m)
+    elsewhere = feature("elsewhere", [[box(0, 0, 10_000_000, 10_000_000)]])
+    zones = ZoneSet.from_geojson(collection(cap, elsewhere))
+    lat = pole * np.array([900_000_000, 899_999_999, 899_950_000, 890_000_000, 851_000_000, 800_000_000])
+    lon = np.array([-1_800_000_000, -900_000_001, 0, 300_000_000, 1_799_999_999, 2_000_000_000])
+    x, y = (v.ravel().astype(np.int32) for v in np.meshgrid(lon, lat))
+    mm = zones.distance_mm(x, y, np.zeros(len(x), np.int32))
+    for reach_mm in (0, 1_500_000, 300_000_000):
+        ping, zone, found_mm = zones.near(x, y, reach_mm)
+        assert np.array_equal(ping, np.flatnonzero(mm <= reach_mm))
+        assert np.all(zone == 0)
+        assert np.array_equal(found_mm, mm[ping])
+
+
 def test_a_circle_over_a_pole():
     zones = ZoneSet.from_geojson(point("c", 10, 89.5, 100_000))
     lon = np.linspace(-180, 180, 73)
