@@ -38,7 +38,8 @@ def objection(address: Address, allowed: Sequence[Network]) -> str | None:
     address = _inner(address)
     if any(address in network for network in allowed):
         return None
-    if not address.is_global or address.is_multicast or address.is_reserved:
+    site_local = isinstance(address, ipaddress.IPv6Address) and address.is_site_local  # is_global says yes
+    if not address.is_global or address.is_multicast or address.is_reserved or site_local:
         return f"{address} is not a public address"
     return None
 

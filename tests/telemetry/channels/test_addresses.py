@@ -27,6 +27,7 @@ from telemetry.channels.addresses import objection
         "::",
         "fe80::1",
         "fc00::1",
+        "fec0::1",
         "ff02::1",
         "::ffff:127.0.0.1",
         "::ffff:10.0.0.7",
