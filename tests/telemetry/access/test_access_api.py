@@ -7,6 +7,7 @@ import json
 import re
 import threading
 import time
+from functools import partial
 
 import httpx
 import psycopg
@@ -14,6 +15,7 @@ import pytest
 
 from telemetry.access.audit import verify_database
 from telemetry.access.secrets import hash_token_secret, new_token
+from telemetry.access.throttle import Throttle
 from telemetry.access.who import PERMISSIONS, Permission, Role, Who
 from telemetry.api.app import create_app
 from telemetry.api.guard import MOST_BODY_BYTES, PUBLIC_PATHS, Need
@@ -321,7 +323,8 @@ def test_a_page_of_another_site_changes_nothing(caseloads, keys, door_api, probl
         assert client.post(url, json={}, headers=own).status_code == 200
 
 
-def test_a_wrong_log_in_says_not_what_is_wrong_and_is_slowed_down(caseloads, keys, problem):
+def test_a_wrong_log_in_says_not_what_is_wrong_and_is_slowed_down(caseloads, keys, problem, monkeypatch):
+    monkeypatch.setattr("telemetry.access.door.Throttle", partial(Throttle, clock=lambda: 0.0))
     with guarded(caseloads.url) as client:
         wrong = problem(log_in(client, password="four random words their"), 401)
         nobody = problem(log_in(client, name="nobody"), 401)
