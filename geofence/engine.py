@@ -55,15 +55,17 @@ class Engine:
         """
         if beside is not None and beside.ruleset is not ruleset:
             raise ValueError("the engine to share with judges by another rule set; give the one it has")
-        self.ruleset = ruleset
+        self.ruleset: Ruleset = ruleset
         self.devices = Devices() if devices is None else devices
         self.watermark_us = NO_TIME
         self.effective_us = NO_TIME  # when these rules took effect, if others held before
         self.state = State.empty()
         self.deaf = np.zeros((0, 2), np.int64)
         self.ledger = Ledger()
-        self.plan = Plan(ruleset, {}, Calendars()) if beside is None else beside.plan
-        self.questions = Questions(ruleset.zones, self.plan) if beside is None else beside.questions
+        self.plan: Plan = Plan(ruleset, {}, Calendars()) if beside is None else beside.plan
+        self.questions: Questions = (
+            Questions(ruleset.zones, self.plan) if beside is None else beside.questions
+        )
         self.said = _room(_FIRST_ROOM)
 
     def use(self, plan: Plan) -> None:
