@@ -57,7 +57,7 @@ class Ledger(threading.Thread):
 
     made         : every ping so far, in order
     acknowledged : how many of them, from the first one on, the broker has acknowledged
-    broken       : how often the connection was lost
+    broken       : how often a connection that stood was lost
     """
 
     def __init__(self, url: str, *, devices: int = 20, pings_per_s: float = 200.0) -> None:
@@ -66,7 +66,7 @@ class Ledger(threading.Thread):
         self._address = (parts.hostname, parts.port)
         self._login = (parts.username, parts.password)
         self._devices, self._every_s = devices, 1 / pings_per_s
-        self._finishing = threading.Event()
+        self._finishing, self._pause = threading.Event(), threading.Event()  # the second is never set
         self._start_ms = time.time_ns() // 1_000_000 - START_MS
         self._waiting: deque[tuple[int, Sent]] = deque()  # packet id and ping, without a PUBACK
         self.made: list[Sent] = []
@@ -83,10 +83,11 @@ class Ledger(threading.Thread):
         while not (self._finishing.is_set() and not self._waiting):
             with suppress(OSError):
                 with socket.create_connection(self._address, SAID_S) as connection:
+                    self.broken += 1
                     self._serve(connection)
+                    self.broken -= 1
                 return
-            self.broken += 1
-            self._finishing.wait(0.05)  # the broker is being started again
+            self._pause.wait(0.05)  # the broker is being started again
 
     def _serve(self, connection: socket.socket) -> None:
         """Publish until finished; OSError when the connection is lost."""
