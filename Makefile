@@ -61,6 +61,8 @@ bench: $(BENCH_STAMP) ## measure against the peers; writes benchmarks/results (a
 	@$(BIN)/python -m benchmarks.ingest
 	@$(BIN)/python -m benchmarks.store
 	@$(BIN)/python -m benchmarks.end_to_end
+	@$(BIN)/python -m benchmarks.latency
+	@$(BIN)/python -m benchmarks.day
 	@$(BIN)/python -m pytest benchmarks --benchmark-enable --benchmark-only
 
 lock: ## pin the newest versions again (needs uv)

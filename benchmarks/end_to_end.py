@@ -3,8 +3,8 @@
 A publisher process streams simulated pings as fast as the broker takes them, at QoS 0 and 1, one and ten to a
 message, behind mosquitto and behind nats-server; the clock runs from its first byte until the last ping is a
 committed row, which at QoS 1 is also when the engine acknowledges it. Prints messages and pings a second, and
-what share of the CPU time publisher, broker, engine and database took. At QoS 0 a broker may drop what it can't
-deliver at once: then the rate is that of what arrived, and the loss is told.
+what share of the CPU time publisher, broker, engine and database took. At QoS 0 a broker may drop what it
+can't deliver at once: then the rate is that of what arrived, and the loss is told.
 """
 
 from __future__ import annotations

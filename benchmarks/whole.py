@@ -182,6 +182,8 @@ class Publisher:
 
 def _publish(mqtt_url: str, plan: Plan, told, go) -> None:
     load = Load(plan.devices, 1, per_message=plan.per_message, start_s=int(time.time()) - plan.behind_s)
+    for _ in range(plan.per_message if plan.per_message > 1 else 0):
+        load.step()  # the first messages of a fleet are not full yet
     packets: list[bytes] = []
     made = pings = 0
     while pings < plan.pings:
