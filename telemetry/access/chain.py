@@ -19,11 +19,11 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
 __all__ = ["LOGS", "PERSONAL", "Anchor", "Chain", "Verdict", "fields_bytes", "verify"]
 
@@ -32,6 +32,7 @@ PERSONAL: Final[dict[str, tuple[str, ...]]] = {
     "alert_log": ("sentence", "note"),
 }
 LOGS: Final = tuple(PERSONAL)  # the access log first: it says which erasures there were
+CLOCKS_DIFFER: Final = timedelta(minutes=10)  # of the engine and of whoever erased, at most
 _OF_THE_CHAIN: Final = frozenset({"link", "erased_by", "salt", "personal_hash", "hash"})
 _BEFORE_THE_FIRST: Final = bytes(32)
 
@@ -64,10 +65,11 @@ class Verdict:
 class Chain:
     """Follows one log, row by row, from its beginning.
 
-    erasures : those that the access log knows: only they can have blanked a row. None: not asked
+    erasures : those that the access log knows, and when they were: only they can have blanked a row, and
+               only one that was there. None: not asked
     """
 
-    def __init__(self, log: str, erasures: Collection[int] | None) -> None:
+    def __init__(self, log: str, erasures: Mapping[int, datetime] | None) -> None:
         self.log = log
         self.link = 0
         self.hash = _BEFORE_THE_FIRST
@@ -104,8 +106,15 @@ class Chain:
             return None
         if row["salt"] is not None or any(value is not None for value in personal.values()):
             return f"it is said to be erased by erasure {row['erased_by']}, but is not blank"
-        if self._erasures is not None and row["erased_by"] not in self._erasures:
+        if self.log == "access_log":
+            return "it is blank, and an erasure blanks nothing in this log"
+        if self._erasures is None:
+            return None
+        erased_time = self._erasures.get(row["erased_by"])
+        if erased_time is None:
             return f"it was blanked by erasure {row['erased_by']}, which the access log does not know"
+        if row["recorded_time"] > erased_time + CLOCKS_DIFFER:
+            return f"it was written after erasure {row['erased_by']}, which can't have blanked it"
         return None
 
 
@@ -113,7 +122,7 @@ def verify(
     log: str,
     rows: Iterable[Mapping[str, Any]],
     *,
-    erasures: Collection[int] | None = None,
+    erasures: Mapping[int, datetime] | None = None,
     anchor: Anchor | None = None,
 ) -> Verdict:
     """Follow a log up to its end, or to its first broken link.

@@ -13,6 +13,7 @@ from telemetry.store.errors import translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
 
     from psycopg import Connection
 
@@ -41,10 +42,11 @@ class StoredLogs:
             cursor.execute(sql.SQL("SELECT * FROM {} ORDER BY link").format(sql.Identifier(log)), binary=True)
             yield from cursor
 
-    def erasures(self) -> frozenset[int]:
-        """The numbers of the erasures that were logged."""
-        rows = self._connection.execute("SELECT erasure FROM access_log WHERE erasure IS NOT NULL")
-        return frozenset(erasure for (erasure,) in rows)
+    def erasures(self) -> dict[int, datetime]:
+        """The numbers of the erasures that were logged, and when."""
+        return dict(
+            self._connection.execute("SELECT erasure, time FROM access_log WHERE erasure IS NOT NULL")
+        )
 
 
 @contextmanager

@@ -125,7 +125,7 @@ def test_the_first_broken_link_is_named(database):
     for change, link, why in TAMPERED:
         with connection.transaction(force_rollback=True):
             tamper(connection, change)
-            broken = verify("alert_log", StoredLogs(connection).rows("alert_log"), erasures=()).broken
+            broken = verify("alert_log", StoredLogs(connection).rows("alert_log"), erasures={}).broken
         assert broken, change
         assert broken[0] == link, change
         assert why in broken[1], change
@@ -162,6 +162,29 @@ def test_an_erasure_that_is_logged_leaves_the_chain_whole(database):
     assert (alerts.broken, alerts.erased, looks.broken) == (None, 1, None)
     log_steps(connection, 1)
     assert checked(url)[0].rows == 5
+
+
+def test_a_blanking_that_no_erasure_can_have_made_is_told(database):
+    """Under the number of a real erasure, by whoever owns the tables."""
+    connection, url = database
+    log_steps(connection, 2)
+    look(connection)
+    look(connection, erasure=9)
+    tamper(connection, "UPDATE access_log SET time = time - interval '1 day' WHERE erasure = 9")
+    assert checked(url)[1].broken[0] == 2  # the erasure's own time is in the chain
+    tamper(connection, "UPDATE access_log SET time = time + interval '1 day' WHERE erasure = 9")
+    blank = "UPDATE alert_log SET salt = NULL, note = NULL, sentence = NULL, erased_by = 9 WHERE link = 2"
+    tamper(connection, blank)
+    early = {9: datetime(2020, 1, 1, tzinfo=UTC)}
+    with stored_logs(url) as logs:
+        broken = verify("alert_log", logs.rows("alert_log"), erasures=early).broken
+    assert broken == (2, "it was written after erasure 9, which can't have blanked it")
+    tamper(
+        connection,
+        "UPDATE access_log SET salt = NULL, device_id = NULL, participant = NULL, from_time = NULL,"
+        " to_time = NULL, reason = NULL, detail = NULL, erased_by = 9 WHERE link = 1",
+    )
+    assert checked(url)[1].broken == (1, "it is blank, and an erasure blanks nothing in this log")
 
 
 def test_the_logs_are_append_only(database):
