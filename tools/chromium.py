@@ -15,9 +15,12 @@ import tempfile
 import time
 import urllib.request
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import websocket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["Chromium", "Page", "PageError", "find_chromium"]
 
@@ -148,6 +151,18 @@ class Page:
             details = result["exceptionDetails"]
             raise PageError(f"{script}: {details.get('exception', {}).get('description', details['text'])}")
         return result["result"].get("value")
+
+    def until(self, gesture: Callable[[], None], script: str, tries: int = 6, each_s: float = 5.0) -> None:
+        """Make the gesture again until the expression is true: a busy map may not have heard it."""
+        for left in range(tries - 1, -1, -1):
+            gesture()
+            try:
+                self.wait(script, each_s)
+            except PageError:
+                if not left:
+                    raise
+            else:
+                return
 
     def wait(self, script: str, timeout_s: float = 30.0) -> Any:
         """Ask until the expression is true; give its value."""

@@ -57,10 +57,13 @@ def test_a_drawn_zone_raises_an_alert_that_is_worked_on_and_found_in_the_log(eng
     page.wait("document.querySelector('#zone-said').textContent.startsWith('Click the middle')")
     box = page.run("document.querySelector('#map').getBoundingClientRect().toJSON()")
     x, y = box["left"] + box["width"] / 2, box["top"] + box["height"] / 2
-    press(page, x, y)
-    page.command("Input.dispatchMouseEvent", type="mouseMoved", x=x + 60, y=y)
-    press(page, x + 120, y)
-    page.wait("document.querySelector('#zone-form [name=geometry]').value.includes('Point')")
+
+    def circle() -> None:
+        press(page, x, y)
+        page.command("Input.dispatchMouseEvent", type="mouseMoved", x=x + 60, y=y)
+        press(page, x + 120, y)
+
+    page.until(circle, "document.querySelector('#zone-form [name=geometry]').value.includes('Point')")
     fill(page, "id", "market")
     fill(page, "name", "The market")
     page.run("document.querySelector('#zone-form button[value=save]').click()")

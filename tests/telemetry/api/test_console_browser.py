@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 
-import httpx
 import numpy as np
 import pytest
 
@@ -328,63 +327,6 @@ def test_rules_from_files_are_not_changed_and_the_form_says_why(filled, page):
         page.run("document.querySelector('#leave').close()")
         page.run("document.querySelector('#draw-open').click()")
         page.wait("document.querySelector('#zone-said').textContent.includes('come from files')")
-
-
-def test_the_corners_of_a_zone_are_dragged_and_its_other_words_stay(town, page):
-    ring = [[-80.85, 35.21], [-80.84, 35.21], [-80.84, 35.22], [-80.85, 35.22], [-80.85, 35.21]]
-    park = {
-        "type": "Feature",
-        "geometry": {"type": "Polygon", "coordinates": [ring]},
-        "properties": {"name": "Park", "layer": "parks", "buffer_m": 5},
-    }
-    with serving(town.url, zones_read_only=False) as url:
-        headers = {"If-Match": "*"}
-        httpx.put(f"{url}/api/v1/zones/park", json=park, headers=headers).raise_for_status()
-        opened(page, url)
-        page.run("document.querySelector('#change-open').click()")
-        page.wait("document.querySelector('#zone-said').textContent.startsWith('Choose a zone')")
-        page.wait("document.activeElement.name === 'id'")
-        page.type("park")
-        page.run("document.activeElement.dispatchEvent(new Event('change'))")
-        page.wait("document.querySelector('#zone-said').textContent.startsWith('Drag a corner')")
-        corner = page.wait(CORNER)
-        drag(page, corner, (corner[0] + 50, corner[1] + 30))
-        page.wait("document.querySelector('#zone-said').textContent.startsWith('Moved')")
-        page.run("document.querySelector('#zone-form button[value=save]').click()")
-        page.wait("document.querySelector('#zone-form').hidden")
-        newest = httpx.get(f"{url}/api/v1/versions").json()["items"][0]["version"]
-        changed = httpx.get(f"{url}/api/v1/zones/park", params={"version": newest}).json()
-        assert changed["properties"] == park["properties"] | {"id": "park", "kind": "unused"}
-        moved = changed["geometry"]["coordinates"][0]
-        far = [a for a, b in zip(moved, ring, strict=True) if max(abs(a[0] - b[0]), abs(a[1] - b[1])) > 1e-5]
-        assert len(far) == 1  # one corner, and not the first, which is also the last
-        assert page.errors == []
-
-
-# Where the north-east corner of the park is on the page: the map fits the ring with 80 px around it.
-CORNER = """
-(() => {
-  const { left, top, width, height } = document.querySelector('#map').getBoundingClientRect();
-  const y = (lat) => Math.log(Math.tan(Math.PI / 4 + (lat * Math.PI) / 360));
-  const tall = ((y(35.22) - y(35.21)) * 180) / Math.PI / 0.01;
-  const scale = Math.min((width - 160) / 0.01, (height - 160) / (0.01 * tall));
-  return [left + width / 2 + 0.005 * scale, top + height / 2 - 0.005 * tall * scale];
-})()
-"""
-
-
-def drag(page: Page, start: tuple[float, float], end: tuple[float, float]) -> None:
-    """Press, move in steps, release, as a hand does."""
-
-    def mouse(kind: str, share: float) -> None:
-        x, y = (a + (b - a) * share for a, b in zip(start, end, strict=True))
-        page.command("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", buttons=1, clickCount=1)
-
-    mouse("mouseMoved", 0)
-    mouse("mousePressed", 0)
-    for step in range(1, 6):
-        mouse("mouseMoved", step / 5)
-    mouse("mouseReleased", 1)
 
 
 def test_who_must_log_in_is_asked_and_a_wrong_password_is_explained(town, page):
