@@ -17,6 +17,7 @@ from rich.text import Text
 from telemetry.access.cli import audit_app
 from telemetry.access.keys_cli import token_app, user_app
 from telemetry.config import DEFAULT_HTTP, SettingsError, load_settings
+from telemetry.options import Config, DataDir, Json, running_database_url
 from telemetry.quarantine import app as quarantine_app
 from telemetry.record import cli as record_commands
 
@@ -67,21 +68,6 @@ Rules = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Directory with zones/*.geojson and rules.toml.", show_default=False),
 ]
-DataDir = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="DIR",
-        help="Where broker, database and state are kept.",
-        show_default="~/.local/state/ringfence",
-    ),
-]
-Config = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE", help="TOML file of settings; flags and RINGFENCE_* win.", show_default=False
-    ),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 def main() -> None:
@@ -338,16 +324,10 @@ def replay(
     """
     from telemetry import warm  # noqa: PLC0415
     from telemetry.replay import read_times, replay_device  # noqa: PLC0415
-    from telemetry.services.state import read_state  # noqa: PLC0415
     from telemetry.store import Store  # noqa: PLC0415
 
     settings = load_settings(config, database_url=database_url, data_dir=data_dir)
-    running = read_state(settings.data_dir)
-    url = settings.database_url or (running.database_url if running else None)
-    if url is None:
-        raise SettingsError(
-            f"no `ringfence up` runs on {settings.data_dir}; start it, or name a database with --database-url"
-        )
+    url = running_database_url(settings)
     times = read_times(begin, end)
     warm.ensure(_say)
     with contextlib.closing(Store.open(url)) as store:

@@ -7,7 +7,7 @@ import getpass
 import json
 import socket
 import time
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - typer reads it
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -16,6 +16,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from telemetry.config import SettingsError, load_settings
+from telemetry.options import Config, Json, RunningDatabaseUrl, RunningDataDir, running_database_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,13 +41,6 @@ Since = Annotated[
     str | None, typer.Option(metavar="TIME", help="Received then or later, as 2026-11-24T08:00:00Z.")
 ]
 Until = Annotated[str | None, typer.Option(metavar="TIME", help="Received before then.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-DatabaseUrl = Annotated[
-    str | None,
-    typer.Option(metavar="URL", help="Database. Left out: that of the running `ringfence up`."),
-]
-DataDir = Annotated[Path | None, typer.Option(metavar="DIR", help="Data directory of the running one.")]
-Config = Annotated[Path | None, typer.Option(metavar="FILE", help="TOML file of settings.")]
 
 
 @app.command("list")
@@ -58,8 +52,8 @@ def list_(
     since: Since = None,
     until: Until = None,
     limit: Annotated[int, typer.Option(metavar="N", min=1, help="At most so many, the newest.")] = 50,
-    database_url: DatabaseUrl = None,
-    data_dir: DataDir = None,
+    database_url: RunningDatabaseUrl = None,
+    data_dir: RunningDataDir = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
@@ -90,8 +84,8 @@ def show(
     raw: Annotated[
         bool, typer.Option("--raw", help="Write the bytes as they came, and nothing else.")
     ] = False,
-    database_url: DatabaseUrl = None,
-    data_dir: DataDir = None,
+    database_url: RunningDatabaseUrl = None,
+    data_dir: RunningDataDir = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
@@ -128,8 +122,8 @@ def replay(
     wait: Annotated[
         float, typer.Option(metavar="SECONDS", min=0, help="How long to wait for the engine.")
     ] = 15.0,
-    database_url: DatabaseUrl = None,
-    data_dir: DataDir = None,
+    database_url: RunningDatabaseUrl = None,
+    data_dir: RunningDataDir = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
@@ -172,16 +166,9 @@ def replay(
 
 @contextlib.contextmanager
 def _store(config: Path | None, database_url: str | None, data_dir: Path | None) -> Iterator[Store]:
-    from telemetry.services.state import read_state  # noqa: PLC0415 - keeps `ringfence --help` quick
-    from telemetry.store import Store  # noqa: PLC0415
+    from telemetry.store import Store  # noqa: PLC0415 - keeps `ringfence --help` quick
 
-    settings = load_settings(config, database_url=database_url, data_dir=data_dir)
-    running = read_state(settings.data_dir)
-    url = settings.database_url or (running.database_url if running else None)
-    if url is None:
-        raise SettingsError(
-            f"no `ringfence up` runs on {settings.data_dir}; start it, or name a database with --database-url"
-        )
+    url = running_database_url(load_settings(config, database_url=database_url, data_dir=data_dir))
     with contextlib.closing(Store.open(url)) as store:
         yield store
 

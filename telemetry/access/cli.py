@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path  # noqa: TC003 - typer reads it
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -12,46 +12,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from telemetry.config import Settings
+from telemetry.options import Config, Json, RunningDatabaseUrl, RunningDataDir, running_database_url
 
-__all__ = ["audit_app", "database_url_of"]
+__all__ = ["audit_app"]
 
 audit_app = typer.Typer(help="Check that the logs are what was written.", no_args_is_help=True)
 
 out = Console()
 err = Console(stderr=True)
-
-DatabaseUrl = Annotated[
-    str | None,
-    typer.Option(
-        metavar="URL",
-        help="PostgreSQL or TimescaleDB. Left out: that of the running `ringfence up`.",
-        show_default=False,
-    ),
-]
-DataDir = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Data directory of the running `ringfence up`.", show_default=False),
-]
-Config = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="TOML file of settings.", show_default=False)
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-
-
-def database_url_of(settings: Settings) -> str:
-    """The database that the settings name, or that of the `ringfence up` that runs on the data directory."""
-    from telemetry.config import SettingsError  # noqa: PLC0415
-    from telemetry.services.state import read_state  # noqa: PLC0415
-
-    running = read_state(settings.data_dir)
-    url = settings.database_url or (running.database_url if running else None)
-    if url is None:
-        raise SettingsError(
-            f"no `ringfence up` runs on {settings.data_dir}; start it, or name a database with --database-url"
-        )
-    return url
 
 
 @audit_app.callback()
@@ -70,8 +38,8 @@ def verify(
             show_default=False,
         ),
     ] = None,
-    database_url: DatabaseUrl = None,
-    data_dir: DataDir = None,
+    database_url: RunningDatabaseUrl = None,
+    data_dir: RunningDataDir = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
@@ -83,7 +51,7 @@ def verify(
     from telemetry.config import load_settings  # noqa: PLC0415
 
     settings = load_settings(config, database_url=database_url, data_dir=data_dir)
-    url = database_url_of(settings)
+    url = running_database_url(settings)
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),

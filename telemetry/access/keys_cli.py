@@ -8,6 +8,7 @@ import json
 import re
 import sys
 import time
+from pathlib import Path  # noqa: TC003 - typer reads it
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -15,13 +16,11 @@ from rich.console import Console
 from rich.table import Table
 
 from geofence import to_rfc3339
-from telemetry.access.cli import Config, DatabaseUrl, DataDir, Json, database_url_of
 from telemetry.access.errors import AccessError
 from telemetry.access.who import Role
+from telemetry.options import Config, Json, RunningDatabaseUrl, RunningDataDir, running_database_url
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from telemetry.store.keys import KeyRing
 
 __all__ = ["token_app", "user_app"]
@@ -58,8 +57,8 @@ def add_user(
     group: Groups = None,
     everyone: Everyone = False,
     password_stdin: Password = False,
-    database_url: DatabaseUrl = None,
-    data_dir: DataDir = None,
+    database_url: RunningDatabaseUrl = None,
+    data_dir: RunningDataDir = None,
     config: Config = None,
 ) -> None:
     """Make an account; asks for its password."""
@@ -74,8 +73,8 @@ def add_user(
 
 @user_app.command("list")
 def list_users(
-    database_url: DatabaseUrl = None,
-    data_dir: DataDir = None,
+    database_url: RunningDatabaseUrl = None,
+    data_dir: RunningDataDir = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
@@ -96,7 +95,10 @@ def list_users(
 
 @user_app.command("disable")
 def disable_user(
-    name: Name, database_url: DatabaseUrl = None, data_dir: DataDir = None, config: Config = None
+    name: Name,
+    database_url: RunningDatabaseUrl = None,
+    data_dir: RunningDataDir = None,
+    config: Config = None,
 ) -> None:
     """Let nobody log in with it any more, and end its sessions. A new password enables it again."""
     with _ring(config, database_url, data_dir) as ring:
@@ -108,8 +110,8 @@ def disable_user(
 def set_password(
     name: Name,
     password_stdin: Password = False,
-    database_url: DatabaseUrl = None,
-    data_dir: DataDir = None,
+    database_url: RunningDatabaseUrl = None,
+    data_dir: RunningDataDir = None,
     config: Config = None,
 ) -> None:
     """Set a password, which ends the account's sessions."""
@@ -130,8 +132,8 @@ def add_token(
     days: Annotated[
         int, typer.Option(metavar="N", min=0, max=3650, help="Days until it ends; 0: never.")
     ] = 365,
-    database_url: DatabaseUrl = None,
-    data_dir: DataDir = None,
+    database_url: RunningDatabaseUrl = None,
+    data_dir: RunningDataDir = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
@@ -160,8 +162,8 @@ def add_token(
 
 @token_app.command("list")
 def list_tokens(
-    database_url: DatabaseUrl = None,
-    data_dir: DataDir = None,
+    database_url: RunningDatabaseUrl = None,
+    data_dir: RunningDataDir = None,
     config: Config = None,
     as_json: Json = False,
 ) -> None:
@@ -185,8 +187,8 @@ def list_tokens(
 @token_app.command("revoke")
 def revoke_token(
     token_id: Annotated[str, typer.Argument(metavar="ID", help="As `ringfence token list` shows it.")],
-    database_url: DatabaseUrl = None,
-    data_dir: DataDir = None,
+    database_url: RunningDatabaseUrl = None,
+    data_dir: RunningDataDir = None,
     config: Config = None,
 ) -> None:
     """Let nobody use it any more; a running `ringfence up` knows within seconds."""
@@ -202,7 +204,7 @@ def _ring(
     from telemetry.store import Store  # noqa: PLC0415
     from telemetry.store.keys import KeyRing  # noqa: PLC0415
 
-    url = database_url_of(load_settings(config, database_url=database_url, data_dir=data_dir))
+    url = running_database_url(load_settings(config, database_url=database_url, data_dir=data_dir))
     with contextlib.closing(Store.open(url)) as store:  # an empty database gets its tables
         store.migrate()
     return contextlib.closing(KeyRing.open(url, by=f"{getpass.getuser()} at the terminal"))

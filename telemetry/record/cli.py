@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from telemetry.access.cli import Config, DatabaseUrl, DataDir, database_url_of
 from telemetry.access.errors import AccessError
+from telemetry.options import Config, RunningDatabaseUrl, RunningDataDir, running_database_url
 
 __all__ = ["erase", "record"]
 
@@ -32,8 +32,8 @@ def record(
     ] = None,
     positions: Annotated[bool, typer.Option("--positions", help="With every position.")] = False,
     reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why you look, for the log.")] = None,
-    database_url: DatabaseUrl = None,
-    data_dir: DataDir = None,
+    database_url: RunningDatabaseUrl = None,
+    data_dir: RunningDataDir = None,
     config: Config = None,
 ) -> None:
     """Write all that is recorded about a participant, in plain words. The look is logged."""
@@ -46,7 +46,7 @@ def record(
     form = form or (out_file.suffix.lstrip(".").lower() if out_file else "") or "html"
     if form not in writers:
         raise AccessError(f"no record can be written as {form!r}; there are {', '.join(writers)}")
-    url = database_url_of(load_settings(config, database_url=database_url, data_dir=data_dir))
+    url = running_database_url(load_settings(config, database_url=database_url, data_dir=data_dir))
     ring = KeyRing.open(url, by=_me())
     try:
         ring.log_look("record", participant, reason)
@@ -74,8 +74,8 @@ def erase(
         bool, typer.Option("--decisions", help="Also violations, transitions and alerts that are over.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    database_url: DatabaseUrl = None,
-    data_dir: DataDir = None,
+    database_url: RunningDatabaseUrl = None,
+    data_dir: RunningDataDir = None,
     config: Config = None,
 ) -> None:
     """Erase what was recorded about a participant before a time. The logs' chains stay whole.
@@ -92,7 +92,7 @@ def erase(
         raise AccessError(f"--before {before!r} is no time; write it like 2026-11-24T08:00:00Z") from error
     if before_us > time.time_ns() // 1000:
         raise AccessError(f"--before {before} lies ahead; give a time that is past")
-    url = database_url_of(load_settings(config, database_url=database_url, data_dir=data_dir))
+    url = running_database_url(load_settings(config, database_url=database_url, data_dir=data_dir))
     if not yes:
         typer.confirm(f"Erase what is recorded about {participant} before {before}, for good?", abort=True)
     counts = erase_stored(url, participant, before_us, by=_me(), reason=reason, decisions=decisions)
