@@ -57,7 +57,11 @@ def pids_inside(directories: list[Path]) -> list[int]:
 
 def listening_on(pids: list[int]) -> list[tuple[str, int]]:
     """The TCP sockets on which these processes listen: address in hex as /proc/net/tcp has it, and port."""
-    links = [str(link.readlink()) for pid in pids for link in Path(f"/proc/{pid}/fd").iterdir()]
+    links = []
+    for pid in pids:
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed since it was listed: it does not listen
+                links.append(str(link.readlink()))
     found = []
     for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
         rows = [line.split() for line in table.read_text().splitlines()[1:]] if table.exists() else []
