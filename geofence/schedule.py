@@ -104,6 +104,8 @@ def _windows(schedule: Schedule, first_year: int, last_year: int) -> NDArray[np.
     hours = OpeningHours(schedule.when, timezone=zone, country=schedule.country)
     stop = datetime(min(last_year + 2, _LAST_YEAR), 1, 1, tzinfo=zone)
     start = datetime(max(first_year, 1970), 1, 1, tzinfo=zone)
+    if first_year > 1970:  # west of Greenwich the year begins in UTC while it is still the last one there
+        start = min(start, datetime(first_year, 1, 1, tzinfo=UTC).astimezone(zone))
     if hours.is_open(start):  # where did it begin? ask from the beginning of time
         start = datetime(1970, 1, 1, tzinfo=zone)
     edges: list[int] = []

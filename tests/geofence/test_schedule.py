@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from geofence import from_rfc3339, to_rfc3339
@@ -32,6 +32,7 @@ def test_no_text_means_always():
 )
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 23), st.integers(0, 59), st.integers(1, 1439), st.integers(0, 364))
+@example(19, 0, 31, 0)  # in New York on the last evening of the year before
 def test_a_daily_window_holds_by_the_wall_clock(zone, hour, minute, length, day):
     start = hour * 60 + minute
     end = (start + length) % 1440
