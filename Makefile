@@ -57,6 +57,8 @@ truth: $(STAMP) ## judge simulated months against the truth; writes benchmarks/r
 
 bench: $(BENCH_STAMP) ## measure against the peers; writes benchmarks/results (an hour; QUICK=1: minutes)
 	@$(BIN)/python -m benchmarks $(if $(QUICK),--quick)
+	@$(BIN)/python -m benchmarks.curves $(if $(QUICK),--quick)
+	@$(BIN)/python -m benchmarks.growing $(if $(QUICK),--zones 100000)
 	@$(BIN)/python -m benchmarks.engine --devices 20000 --batch 20000
 	@$(BIN)/python -m benchmarks.ingest
 	@$(BIN)/python -m benchmarks.store

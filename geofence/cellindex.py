@@ -30,6 +30,9 @@ MIN_SHIFT: Final = 5  # cells of 32 counts (0.4 m); smaller ones would not tell 
 MAX_LEVELS: Final = 8
 MAX_BYTES: Final = 32 << 20  # beyond it, and BYTES_PER_EDGE for each edge, no cell is divided further
 BYTES_PER_EDGE: Final = 64
+# A set of few edges stops far earlier: 300 squares that overlap took 64 MB and 1.6 s to build without this,
+# 2 MB and 0.08 s with it, and a ping the same 10 ns. Above 65,536 edges it is MAX_BYTES that counts.
+MOST_BYTES_PER_EDGE: Final = 512
 NODE_BYTES: Final = 64
 BYTES_PER_TEST: Final = 32  # about what the records in a node take for each test that its cell asks for
 WORTH_DIVIDING: Final = (0.5, 4.0, 16.0)  # by level: cells that ask for more tests of an edge than this
@@ -173,7 +176,7 @@ class _Builder:
         words = np.zeros(cols * rows + 1024, np.int32)
         used = cols * rows
         table = np.zeros((1 << 12, 2), np.int64)
-        most_bytes = MAX_BYTES + BYTES_PER_EDGE * len(c.edges)
+        most_bytes = min(MAX_BYTES, MOST_BYTES_PER_EDGE * len(c.edges)) + BYTES_PER_EDGE * len(c.edges)
         for depth in range(MAX_LEVELS):
             divisible = depth + 1 < MAX_LEVELS and min(kx, ky) - NODE_BITS >= MIN_SHIFT
             left = most_bytes - 4 * used if divisible else 0
