@@ -359,7 +359,7 @@ def tail(
         bool, typer.Option("--json", help="One JSON object per line instead of a table.")
     ] = False,
 ) -> None:
-    """Follow alerts live in the terminal; Ctrl-C ends it."""
+    """Follow alerts live in the terminal: arrows or digits choose one, `a` acknowledges it, `q` ends."""
     from telemetry.alerts.tail import tail as follow  # noqa: PLC0415
 
     client = _api(url, data_dir)
@@ -396,8 +396,8 @@ def resolve(
 
 
 def _step(url: str | None, data_dir: Path | None, alert_id: str, action: str, body: dict[str, Any]) -> None:
+    from telemetry.alerts.board import printable  # noqa: PLC0415
     from telemetry.alerts.by_id import take_step  # noqa: PLC0415
-    from telemetry.alerts.tail import printable  # noqa: PLC0415
 
     with _api(url, data_dir) as client:
         alert = take_step(client, alert_id, action, body)
@@ -428,7 +428,7 @@ def _is_users_error(error: Exception) -> bool:
         ("telemetry.access.errors", "AccessError"),
         ("telemetry.check", "PingFileError"),
         ("telemetry.replay", "ReplayError"),
-        ("telemetry.alerts.tail", "TailError"),
+        ("telemetry.alerts.stream", "TailError"),
         ("telemetry.mqtt.session", "MqttError"),
         ("telemetry.services.errors", "ServiceError"),
         ("telemetry.store", "StoreError"),

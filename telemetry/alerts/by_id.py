@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import msgspec
 
-from telemetry.alerts.tail import LIVE_STATES, TailError
+from telemetry.alerts.board import SHOWN_DIGITS
+from telemetry.alerts.stream import LIVE_STATES, TIMEOUT, TailError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["SHOWN_DIGITS", "api_client", "take_step"]
-
-SHOWN_DIGITS: Final = 6  # of an id, its end: enough to tell the alerts of a day apart
-TIMEOUT: Final = httpx.Timeout(5.0, read=30.0)
+__all__ = ["api_client", "take_step"]
 
 
 def api_client(http_url: str, token: str | None, ca_file: Path | None) -> httpx.Client:

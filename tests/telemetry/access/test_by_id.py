@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from telemetry.alerts.by_id import api_client, take_step
-from telemetry.alerts.tail import TailError
+from telemetry.alerts.stream import TailError
 from telemetry.cli import app
 
 
