@@ -56,7 +56,7 @@ PROTOCOLS: Final = {"3.1.1": MQTTProtocolVersion.MQTTv311, "5": MQTTProtocolVers
 NEVER_EXPIRES_S: Final = 0xFFFF_FFFF  # session expiry interval of MQTT 5; in 3.1.1 it is the broker's matter
 KEEPALIVE_S: Final = 30
 CONNECT_TIMEOUT_S: Final = 5.0
-HANDSHAKE_TIMEOUT_S: Final = 10.0  # from an open socket to the CONNACK and the SUBACK
+HANDSHAKE_TIMEOUT_S: Final = 10.0  # from an open socket to the CONNACK, and from the last byte to the SUBACK
 COALESCE_S: Final = 0.002  # after the first message of a receive: brokers write one message at a time
 SHORT_READ: Final = 64  # messages; after fewer the network thread waits a little before it reads on,
 LINGER_S: Final = 0.001  # so that a broker's one write per message does not cost one wake-up each
@@ -161,7 +161,11 @@ class Session:
     # --- for other threads ----------------------------------------------------------------------
 
     def start(self) -> None:
-        """Connect and subscribe; MqttError with the remedy when that fails the first time."""
+        """Connect and subscribe; MqttError with the remedy when that fails the first time.
+
+        A broker sends what it kept for the session before it grants a subscription. Where that is more than
+        the inbox holds, this returns while it still comes, so that somebody takes it; ``problem`` says so.
+        """
         self._thread.start()
         self._first.wait()
         if self._first_error is not None:
@@ -291,6 +295,8 @@ class Session:
         else:
             self._drained = not readable
         if self._connected:
+            if readable or self._inbox.is_full:
+                self._stay_patient()
             self._send_receipts()
             self._outbound.send()
         if self._client.socket() is not None:
@@ -320,6 +326,18 @@ class Session:
             else:
                 readable = bool(happened & ~select.POLLOUT)
         return readable
+
+    def _stay_patient(self) -> None:
+        """Wait for the SUBACK as long as the broker sends: it stands behind all that was kept for us."""
+        if self.connected_since_us is not None:
+            return
+        self._deadline_s = time.monotonic() + HANDSHAKE_TIMEOUT_S
+        if self._inbox.is_full and not self._first.is_set():
+            self.problem = (
+                f"the broker {self.address.shown} still sends what it kept for {self.client_id}; "
+                "its answer to our SUBSCRIBE stands behind that"
+            )
+            self._first.set()
 
     def _check_manners(self) -> None:
         """End a connection whose other end does not behave like a broker that wants us."""

@@ -12,7 +12,8 @@ import pytest
 
 from telemetry.mqtt import session as session_module
 from telemetry.mqtt.oversize import MAX_PAYLOAD_BYTES, PREFIX_BYTES, Oversize
-from telemetry.mqtt.scanner import BLOCK_BYTES, BYTES_PER_TURN
+from telemetry.mqtt.plain import PlainReceiver
+from telemetry.mqtt.scanner import BLOCK_BYTES, BYTES_PER_TURN, ScannerReceiver
 from telemetry.mqtt.session import MqttError, Session
 from telemetry.mqtt.topics import OVERSIZE, PINGS, Topics, device_topic
 
@@ -424,6 +425,78 @@ def test_a_server_that_never_answers_is_given_up(pretender, monkeypatch):
 def test_a_server_that_accepts_but_never_subscribes_is_given_up(pretender, monkeypatch):
     monkeypatch.setattr(session_module, "HANDSHAKE_TIMEOUT_S", 0.3)
     assert "no answer to our SUBSCRIBE" in refused(pretender(b"\x20\x02\x00\x00", close=False), FILTERS)
+
+
+@pytest.fixture
+def keeper():
+    """``keeper(frames)``: a broker's URL, which sends these before it grants a SUBSCRIBE, and what it read."""
+    opened = []
+
+    def start(frames) -> tuple[str, bytearray]:
+        listener = socket.create_server(("127.0.0.1", 0))
+        opened.append(listener)
+        read = bytearray()
+
+        def serve():
+            connection, _ = listener.accept()
+            opened.append(connection)
+            connection.recv(1000)
+            connection.sendall(b"\x20\x02\x01\x00")
+            subscribe = connection.recv(1000)
+            for frame in frames:
+                connection.sendall(frame)
+            connection.sendall(b"\x90" + bytes([2 + len(FILTERS)]) + subscribe[2:4] + b"\1" * len(FILTERS))
+            while data := connection.recv(65_536):
+                read.extend(data)
+
+        threading.Thread(target=serve, daemon=True).start()
+        return f"mqtt://127.0.0.1:{listener.getsockname()[1]}", read
+
+    yield start
+    for each in opened:
+        each.close()
+
+
+def kept(number: int, payload: bytes) -> bytes:
+    """A PUBLISH at QoS 1 of a message that waited; its payload has over 127 bytes."""
+    body = len(PINGS_TOPIC).to_bytes(2, "big") + PINGS_TOPIC.encode() + number.to_bytes(2, "big") + payload
+    return bytes([0x32, len(body) & 127 | 128, len(body) >> 7]) + body
+
+
+@pytest.mark.parametrize("receiver", [ScannerReceiver, PlainReceiver])
+def test_a_backlog_may_take_longer_than_the_deadline_to_come(keeper, sessions, monkeypatch, receiver):
+    monkeypatch.setattr(session_module, "HANDSHAKE_TIMEOUT_S", 1.5)
+    began_s, turn, sent = time.monotonic(), threading.Event(), []
+
+    def slowly():
+        while time.monotonic() < began_s + 2.5:
+            turn.wait(0.02)  # never set: this is the broker's pace
+            sent.append(b"%03d" % len(sent) * 50)
+            yield kept(len(sent), sent[-1])
+
+    url, _ = keeper(slowly())
+    engine = sessions(url, "engine", FILTERS, receiver=receiver)
+    assert engine.ready
+    assert collect(engine, len(sent))[0] == sent
+
+
+@pytest.mark.parametrize("receiver", [ScannerReceiver, PlainReceiver])
+def test_a_backlog_larger_than_the_inbox_is_taken_before_the_subscription_is_granted(
+    keeper, sessions, monkeypatch, eventually, receiver
+):
+    monkeypatch.setattr("telemetry.mqtt.inbox.MAX_BYTES", 100_000)
+    sent = [b"%04d" % i * 2_000 for i in range(2_000)]  # 16 MB: more than the sockets between can hold
+    url, read = keeper(kept(i + 1, payload) for i, payload in enumerate(sent))
+    engine = sessions(url, "engine", FILTERS, receiver=receiver)
+    assert not engine.ready
+    assert "still sends what it kept" in engine.problem
+    found, batches = collect(engine, len(sent))
+    assert found == sent
+    eventually(lambda: engine.ready)
+    for messages in batches:
+        messages.acknowledge()
+    wanted = b"".join(b"\x40\x02" + (i + 1).to_bytes(2, "big") for i in range(len(sent)))
+    eventually(lambda: bytes(read) == wanted)
 
 
 @pytest.mark.parametrize(
