@@ -125,6 +125,7 @@ class Fix:
     used: bool = False
     jumped: bool = False
     doubtful: bool = False
+    came: bool = False  # the wearer moved between the believed fix before and this one
     weight: int = 0
     before: Ping | None = None
 
@@ -182,10 +183,13 @@ def believe(pings):
                 fix.jumped = apart_mm(last, ping) > may_be_apart_mm(last, ping)
                 continue
         previous = last_of.get(ping.source)
+        follows = last is not None and ping.source == last.source == 0
+        follows = follows and ping.time_us - last.time_us <= 120_000_000
+        fix.came = follows and (ping.moves or last.moves)
         if previous is None:
             fix.weight = 1024
         else:
-            faster = 4 if ping.source == 0 and ping.moves else 1
+            faster = 4 if fix.came or (ping.source == 0 and ping.moves) else 1
             elapsed_us = faster * (ping.time_us - previous.time_us)
             fix.weight = weight(elapsed_us, network and previous.place == ping.place)
         last_of[ping.source] = ping
@@ -224,7 +228,11 @@ class Zone:
     open: dict | None = None
 
 
-def tell(zone, wrong, error, w, source):
+def tell(zone, wrong, error, w, source, came=False):
+    if came and wrong > 0:
+        zone.belief = max(zone.belief, -FIX_CLIP)
+    elif came and wrong < 0:
+        zone.belief = min(zone.belief, FIX_CLIP)
     sign = 1 if wrong >= 0 else -1
     network = source in (WIFI, CELL)
     agrees = w >= 512 and sign * (zone.said[WIFI] + zone.said[CELL]) >= 1024
@@ -397,7 +405,7 @@ class NaiveRule:
                     counted = max(wrong, -reach(ping.error_mm)) if self.sense > 0 else wrong
                     if zone.state == WRONG:
                         counted += rule.profile.hysteresis_mm
-                    tell(zone, counted, ping.error_mm, fix.weight, ping.source)
+                    tell(zone, counted, ping.error_mm, fix.weight, ping.source, fix.came)
             if heard:
                 tell(zone, -2, 1, beacon_weight, 3)
                 wrong = min(wrong, 0)

@@ -87,7 +87,10 @@ def bring_into_reach(world, batch, i, d, u, duty, rule, stamp):
 
 @njit(**PLAIN, forceinline=True)
 def far_after(row, error_mm, weight, source):
-    """What a fix says of a zone that it does not reach: belief, and its network parts."""
+    """What a fix says of a zone that it does not reach: belief, and its network parts.
+
+    Such a belief never speaks for the wrong side, so a move takes nothing from it (`evidence.after_a_move`).
+    """
     said, other = row.far_cell, row.far_wifi
     if source == 1:
         said, other = other, said

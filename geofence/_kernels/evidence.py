@@ -7,7 +7,7 @@ from numba import njit
 from geofence._kernels.options import PLAIN
 from geofence._kernels.tables import LOG_ODDS, PPM, WEIGHT
 
-__all__ = ["CLIP", "DEEP", "NETWORK_CLIP", "confidence_ppm", "moved", "weight_of"]
+__all__ = ["CLIP", "DEEP", "FIX_CLIP", "NETWORK_CLIP", "after_a_move", "confidence_ppm", "moved", "weight_of"]
 
 ONE = 1024
 CLIP = 6 * ONE  # a belief never goes past 99.75 %, so that a few clear fixes can turn it
@@ -84,6 +84,18 @@ def moved(belief, said, other, wrong_mm, error_mm, weight, network):
     else:
         belief += _scaled(weight, says)
     return min(max(belief, -CLIP), CLIP), said
+
+
+@njit(**PLAIN)
+def after_a_move(belief, wrong_mm):
+    """What earlier fixes still say when the wearer moved, and the fix there speaks against them.
+
+    They told where the wearer was. All together they count for no more than one fix may: else who drives into
+    a zone has to stay until three clear fixes have outweighed that a moment ago the wearer was outside.
+    """
+    if wrong_mm > 0:
+        return max(belief, -FIX_CLIP)
+    return min(belief, FIX_CLIP) if wrong_mm < 0 else belief
 
 
 @njit(**PLAIN)

@@ -11,12 +11,12 @@ from geofence._kernels.geodesy import ecef, sin_cos
 from geofence._kernels.options import PLAIN
 
 __all__ = [
+    "CAME",
     "FROM_NETWORK",
     "FROZEN",
     "HAS_FIX",
     "JUMPED",
     "NETWORK",
-    "REACHED",
     "TOO_GOOD",
     "USED",
     "at_most_mm",
@@ -31,7 +31,7 @@ __all__ = [
 HAS_FIX = 1
 USED = 2  # its fix is evidence; without it the fix waits
 JUMPED = 4  # it waits because nothing moves so fast
-REACHED = 8  # a second fix bears out a jump that was waiting: the wearer really is there
+CAME = 8  # the wearer moved on the way from the fix before to this one; both are GNSS
 FROZEN = 16  # repeats to the digit while the device says it moves
 TOO_GOOD = 32  # claims an accuracy that no receiver has indoors
 NETWORK = 64  # Wi-Fi or cell
@@ -69,7 +69,7 @@ MOVING_CMPS = 100  # a receiver at rest shows up to half of it, a walker more
 MOVING_NEWS = 4  # for a moving receiver reflections change so much faster: a quarter of a minute is as good
 SILENT_US = 600 * SECOND_US  # who was not heard for so long may have been anywhere
 STILL_MM = 20_000.0  # a step or two, and the drift of a fix indoors
-STEADY_US = 120 * SECOND_US  # for so long two speeds bound the way between them
+STEADY_US = 120 * SECOND_US  # for so long two speeds tell of the way between them
 STEADY = 1.5  # times the greater of both: who slows down was faster before
 WALK_CMPS = 200  # at least
 STRAIGHT = 0.9  # of the way by the fix between: so straight goes what is really fast
@@ -291,7 +291,7 @@ def believe(
 
     device .. status : columns of the batch, sorted by device and time
     devices          : DEVICE    fields of fixes are read and written
-    bits             : uint8 (n,)  written: HAS_FIX .. NETWORK
+    bits             : uint8 (n,)  written: HAS_FIX .. FROM_NETWORK
     error_mm         : int32 (n,)  written: floored 68 % radius; -1 without a fix
     weight           : int32 (n,)  written: 0..1024
     from_lon, from_lat : int32 (n,)  written: the last believed fix before this one; NO_FIX: none
@@ -352,7 +352,6 @@ def believe(
                 # who stands still was not carried off by what a network says, however often it says so
                 if not (still and (source == 1 or source == 2)) and _borne_out(row, t, lon, lat, error):
                     plausible = True
-                    flags |= REACHED
                 row.wait_us = NO_TIME
             if not plausible:
                 row.wait_us = t
@@ -377,7 +376,11 @@ def believe(
         elif source == 0:
             last_us = row.gnss_us
             row.gnss_us = t
-            faster = MOVING_NEWS if moves else 1
+            follows = row.source == 0 and row.fix_us != NO_TIME and gap_us[i] <= STEADY_US
+            moved = follows and row.speed_cmps != UNKNOWN_SPEED and row.speed_cmps >= MOVING_CMPS
+            if moved or (follows and moves):
+                flags |= CAME
+            faster = MOVING_NEWS if moves or moved else 1
         else:
             last_us = row.beacon_us
             row.beacon_us = t

@@ -14,7 +14,7 @@ from geofence._kernels.chains import binds, bring_into_reach, far_after, records
 from geofence._kernels.conditions import judge_condition
 from geofence._kernels.deadlines import advance, begin_check_ins, has_room, next_edge, rest
 from geofence._kernels.evidence import moved, weight_of
-from geofence._kernels.fixes import FROM_NETWORK, HAS_FIX, NETWORK, USED, at_most_mm, roughly_at_most_mm
+from geofence._kernels.fixes import CAME, FROM_NETWORK, HAS_FIX, NETWORK, USED, at_most_mm, roughly_at_most_mm
 from geofence._kernels.kinds import BEACON, CHECK_IN, INSIDE, OUTSIDE, RECORD
 from geofence._kernels.options import PLAIN
 from geofence._kernels.settle import settle_inside, settle_pair
@@ -98,7 +98,7 @@ def _judge_own(world, said, batch, i, d, duty, rule, base):
                     pair.last_mm = distance_mm
                     continue
             if not (heard and wrong > 0):
-                tell(pair, rule, wrong, error_mm, batch.weight[i], source)
+                tell(pair, rule, wrong, error_mm, batch.weight[i], source, batch.bits[i] & CAME)
         if heard:
             pair.belief, _ = moved(pair.belief, 0, 0, BEACON_MM, 1, beacon_weight, False)
             wrong = min(wrong, 0)
@@ -184,7 +184,7 @@ def _judge_chained(world, said, batch, i, d, u, duty, rule):
             distance_mm = min(distance_mm, pair.stamp_mm)
         pair.stamp = NONE
         wrong = wrong_mm(rule, distance_mm)
-        tell(pair, rule, wrong, error_mm, batch.weight[i], source)
+        tell(pair, rule, wrong, error_mm, batch.weight[i], source, batch.bits[i] & CAME)
         found = follow(pair, rule, wrong, error_mm, t)
         if track and was_outside and distance_mm > 0 and pair.state != WRONG and pair.records | rule.crossing:
             for c in range(batch.cut_start[i], batch.cut_start[i + 1]):

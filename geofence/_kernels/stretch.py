@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from numba import njit
 
-from geofence._kernels.evidence import CLIP, confidence_ppm, moved
+from geofence._kernels.evidence import CLIP, after_a_move, confidence_ppm, moved
 from geofence._kernels.options import PLAIN
 from geofence._kernels.world import NO_TIME, NONE, fill_row, transition, window_of
 
@@ -76,12 +76,14 @@ def wrong_mm(rule, distance_mm):
 
 
 @njit(**PLAIN)
-def tell(pair, rule, wrong, error_mm, weight, source):
-    """Move the pair's belief by one fix; ``wrong`` in mm past the line."""
+def tell(pair, rule, wrong, error_mm, weight, source, came):
+    """Move the pair's belief by one fix; ``wrong`` in mm past the line, ``came``: the wearer moved there."""
     if rule.sense > 0:
         wrong = max(wrong, -reach_of(error_mm))
     if pair.state == WRONG:
         wrong += rule.hysteresis_mm
+    if came:
+        pair.belief = after_a_move(int(pair.belief), wrong)
     if source == 1:
         belief, said = moved(pair.belief, pair.wifi, pair.cell, wrong, error_mm, weight, True)
         pair.wifi = said
@@ -97,8 +99,9 @@ def tell(pair, rule, wrong, error_mm, weight, source):
 def settled(pair):
     """Whether one more GNSS fix on the lawful side changes nothing of the pair.
 
-    Then the belief is at its lowest and stays there (`moved` adds nothing positive), so `follow` finds it at
-    the mark with no stretch begun, and writes what is there already.
+    Then the belief is at its lowest and stays there (`moved` adds nothing positive, `after_a_move` lifts it
+    only for a fix on the wrong side), so `follow` finds it at the mark with no stretch begun, and writes what
+    is there already.
     """
     return (
         pair.state == RIGHT

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -318,14 +319,15 @@ def test_3_2_a_visit_of_two_minutes_by_car_is_found_without_an_accuracy():
         bench.at(k / 6 - 2, VISIT_M - 60 * (12 - k), 300, **DRIVING)
     assert bench.log_odds("victim") == -6
     bench.at(0, VISIT_M, 300, **DRIVING)
-    after_one = bench.log_odds("victim")
-    assert after_one == pytest.approx(-6 + 4 * (1 - np.exp(-10 / 15)), abs=0.02)
-    for minute in (1 / 6, 7 / 6, 13 / 6):
-        bench.at(minute, VISIT_M, 300, **PARKED)
+    one = 4 * (1 - np.exp(-10 / 15))
+    assert bench.log_odds("victim") == pytest.approx(-4 + one, abs=0.02)
+    bench.at(1 / 6, VISIT_M, 300, **PARKED)
+    assert bench.log_odds("victim") == pytest.approx(-4 + 2 * one, abs=0.02)
+    bench.at(7 / 6, VISIT_M, 300, **PARKED)
     assert openings(bench) == []
-    bench.at(14 / 6, VISIT_M, 300, **DRIVING)
-    assert openings(bench) == [(0, 14 / 6)]
-    assert bench.log_odds("victim") == pytest.approx(3.57, abs=0.02)
+    bench.at(13 / 6, VISIT_M, 300, **PARKED)
+    assert openings(bench) == [(0, 13 / 6)]
+    assert bench.log_odds("victim") == pytest.approx(4.95, abs=0.02)
 
 
 def test_3_2_of_a_resting_device_fixes_10_s_apart_stay_one_sixth_of_news():
@@ -521,6 +523,41 @@ def test_3_8_far_is_as_good_as_reach():
     bench.at(0, 400, 300)
     bench.at(10, -3_000, -3_000)
     assert bench.moves[-1]["distance_mm"] == 100_000
+
+
+@pytest.mark.parametrize(
+    ("before", "then", "minutes", "left", "memory_s"),
+    [
+        ({"speed_mps": 6}, {"speed_mps": 0.2}, 0.5, -4, 15),
+        ({"speed_mps": 0.2}, {"speed_mps": 6}, 0.5, -4, 15),
+        ({"speed_mps": 6}, {"speed_mps": 6}, 2, -4, 15),
+        ({"speed_mps": 6}, {"speed_mps": 6}, 2.1, -6, 15),  # heard too long ago to have come from there
+        ({"speed_mps": 6, "status": WIFI}, {"speed_mps": 6}, 0.5, -6, 15),
+        ({"speed_mps": 0.9}, {"speed_mps": 0.9}, 0.5, -6, 60),
+        ({}, {}, 0.5, -6, 60),
+    ],
+)
+def test_3_9_who_moved_has_left_the_past_behind(before, then, minutes, left, memory_s):
+    """From 80 m before a line to 40 m past it."""
+    bench = Bench(AWAY)
+    for k in range(4):
+        bench.at(k / 10 - 2, VISIT_M - 120, 300, accuracy_m=20, speed_mps=0.2)
+    bench.at(0, VISIT_M - 120, 300, accuracy_m=20, **before)
+    assert bench.log_odds("victim") == -6
+    bench.at(minutes, VISIT_M, 300, accuracy_m=20, **then)
+    since_gnss_s = 60 * (minutes + (1.7 if before.get("status") else 0))
+    news = 1 - np.exp(-since_gnss_s / memory_s)
+    assert bench.log_odds("victim") == pytest.approx(left + 4 * news, abs=0.02)
+
+
+def test_3_9_a_way_back_is_told_alike():
+    bench = Bench(AWAY)
+    for k in range(-4, 1):
+        bench.at(k, VISIT_M, 300, speed_mps=0.2)
+    assert bench.log_odds("victim") == 6
+    bench.at(1 / 6, VISIT_M - 57, 300, accuracy_m=10, speed_mps=6)  # 12 m past the line of return
+    says = np.log((p := 0.5 + 0.5 * math.erf(1.51 * 1.2 / np.sqrt(2))) / (1 - p))
+    assert bench.log_odds("victim") == pytest.approx(4 - says * (1 - np.exp(-10 / 15)), abs=0.05)
 
 
 def test_4_1_dwell_is_measured_by_fixes():

@@ -7,7 +7,15 @@ import math
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geofence._kernels.evidence import CLIP, NETWORK_CLIP, confidence_ppm, moved, weight_of
+from geofence._kernels.evidence import (
+    CLIP,
+    FIX_CLIP,
+    NETWORK_CLIP,
+    after_a_move,
+    confidence_ppm,
+    moved,
+    weight_of,
+)
 from geofence._kernels.tables import LOG_ODDS, PPM, WEIGHT
 
 errors = st.integers(3_000, 3_000_000)
@@ -41,6 +49,18 @@ def test_further_past_the_line_never_says_less(belief, a, b, error, weight):
     less, _ = moved(belief, 0, 0, low, error, weight, False)
     more, _ = moved(belief, 0, 0, high, error, weight, False)
     assert less <= more
+
+
+@settings(deadline=None)  # the first call may compile
+@given(beliefs, distances)
+def test_a_move_takes_only_from_what_a_fix_speaks_against(belief, distance):
+    left = after_a_move(belief, distance)
+    assert left == -after_a_move(-belief, -distance)
+    if belief * distance < 0:
+        assert abs(left) == min(abs(belief), FIX_CLIP)
+        assert left * belief > 0
+    else:
+        assert left == belief
 
 
 @settings(deadline=None)  # the first call may compile
