@@ -11,13 +11,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.truth.events import KINDS, Pair, Truth, truth_of
+from benchmarks.truth.events import KINDS, Pair, Truth, deep_enough, truth_of
 from benchmarks.truth.ours import PROFILES, Ours
 from benchmarks.truth.ways import MISSED, Way, credit, judge, settled, usual_ways
 from benchmarks.truth.world import Fixes, FixStore, World
 from firmware_sim.exact import signed_distance_m
 
-__all__ = ["FALSE", "OURS", "Judged", "all_ways", "judge_world", "merge"]
+__all__ = ["FALSE", "MISS", "OURS", "Judged", "all_ways", "judge_world", "merge"]
 
 OURS: Final = "ringfence"
 
@@ -38,6 +38,22 @@ FALSE: Final = np.dtype(
     ]
 )
 
+# A deep event that ours did not find.
+MISS: Final = np.dtype(
+    [
+        ("scenario", "U16"),
+        ("seed", "i8"),
+        ("device_id", "U12"),
+        ("rule_id", "U32"),
+        ("zone_id", "U32"),
+        ("from_us", "i8"),
+        ("to_us", "i8"),
+        ("depth_m", "f4"),  # deepest true point
+        ("error_m", "f4"),  # 68 % quantile of its fixes' true errors
+        ("fixes", "i4"),
+    ]
+)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judged:
@@ -51,6 +67,7 @@ class Judged:
     false      : int64 (3, s)  of those, about no event, by kind
     months     : device-months
     our_false  : FALSE (f,)    of our standard profile
+    our_missed : MISS (m,)     deep events that it did not find
     """
 
     events: NDArray[Any]
@@ -62,6 +79,7 @@ class Judged:
     months: float
     fixes: int
     our_false: NDArray[Any]
+    our_missed: NDArray[Any]
 
 
 def all_ways() -> list[Way]:
@@ -124,6 +142,7 @@ def judge_world(world: World, progress: Callable[[float], None] = lambda _: None
         months=world.device_months,
         fixes=fixes.count,
         our_false=np.array(our_false, FALSE),
+        our_missed=np.array(_missed(world, truth, delay_us[0]), MISS),
     )
 
 
@@ -139,6 +158,7 @@ def merge(parts: list[Judged]) -> Judged:
         months=sum(part.months for part in parts),
         fixes=sum(part.fixes for part in parts),
         our_false=np.concatenate([part.our_false for part in parts]),
+        our_missed=np.concatenate([part.our_missed for part in parts]),
     )
 
 
@@ -203,6 +223,17 @@ def _false(
     name = world.city.device_ids[pair.device]
     where = (world.scenario, world.seed, name, pair.rule_id, pair.zone.id)
     return (*where, *edges, depth[at], of.accuracy_m[at], of.error_m[at])
+
+
+def _missed(world: World, truth: Truth, delay_us: NDArray[np.int64]) -> list[tuple[Any, ...]]:
+    """The deep events that a way did not find, as rows of MISS."""
+    missed = truth.events[deep_enough(truth.events) & (delay_us == MISSED)]
+    rows = []
+    for event in missed:
+        pair = truth.pairs[event["pair"]]
+        who = (world.scenario, world.seed, world.city.device_ids[pair.device], pair.rule_id, pair.zone.id)
+        rows.append((*who, *(event[name] for name in ("from_us", "to_us", "depth_m", "error_m", "fixes"))))
+    return rows
 
 
 def _profile(name: str) -> str:

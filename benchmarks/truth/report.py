@@ -61,6 +61,7 @@ def page(document: dict[str, Any], report: Judged, grids: dict[int, list[list[tu
                 for bar in document["bars"]
             ),
         ),
+        _doubt(ours),
         _against(best, document["best_other_as_tuned"]),
         "<h2>Each way as it comes</h2>",
         "<p>With the setting that it has when nobody thinks about it.</p>",
@@ -91,6 +92,8 @@ def page(document: dict[str, Any], report: Judged, grids: dict[int, list[list[tu
         *_grids(rows, grids, best),
         "<h2>A month at home with network positions only</h2>",
         *_resting(document["resting"]),
+        "<h2>What ours missed, each of them</h2>",
+        _missed(document["our_missed"]),
         "<h2>Our false violations, each of them</h2>",
         _false(document["our_false"]),
         "<h2>How it was run</h2>",
@@ -124,6 +127,15 @@ def _against(best: dict[str, Any] | None, tuned: dict[str, Any] | None) -> str:
             f"{100 * tuned['found_share']:.2f} %."
         )
     return text + "</p>"
+
+
+def _doubt(ours: dict[str, Any]) -> str:
+    low, high = ours["found_share_95"]
+    return (
+        f"<p>Ours found {_number(ours['found'])} of {_number(ours['deep_events'])} deep incursions. So many "
+        f"are a sample: the share in many more worlds like these lies between {100 * low:.2f} % and "
+        f"{100 * high:.2f} % (Wilson's interval, 95 %).</p>"
+    )
 
 
 def _ways(rows: list[dict[str, Any]]) -> str:
@@ -203,6 +215,34 @@ def _resting(runs: list[dict[str, Any]]) -> list[str]:
     ]
 
 
+def _missed(rows: list[dict[str, Any]]) -> str:
+    if not rows:
+        return "<p>There are none.</p>"
+    return _table(
+        (
+            "scenario, seed, device",
+            "zone",
+            "from",
+            "lasted",
+            "truly deep",
+            "positions",
+            "68 % of them off by",
+        ),
+        (
+            (
+                f"{row['scenario']}, {row['seed']}, {row['device_id']}",
+                escape(row["zone_id"]),
+                datetime.fromtimestamp(row["from_us"] / 1e6, UTC).strftime("%d %b %H:%M:%S UTC"),
+                f"{(row['to_us'] - row['from_us']) / 6e7:.1f} min",
+                f"{row['depth_m']:.0f} m",
+                f"{row['fixes']}",
+                f"{row['error_m']:.0f} m",
+            )
+            for row in rows
+        ),
+    )
+
+
 def _false(rows: list[dict[str, Any]]) -> str:
     if not rows:
         return "<p>There are none.</p>"
@@ -236,7 +276,7 @@ def _about(document: dict[str, Any]) -> str:
         "second table on the reported worlds themselves. Rules are broken more often than in life, so that "
         f"misses can be counted. Commit {escape(about['commit'])}; {escape(about['processor'])}, "
         f"{about['cores']} cores; Python {escape(about['python'])}; {escape(versions)}; "
-        f"{document['took_s']} s. Again: <code>make truth</code>.</p>"
+        f"{document['took_s']} s. Again: <code>{escape(document['command'])}</code>.</p>"
     )
 
 

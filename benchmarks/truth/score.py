@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import numpy as np
@@ -11,7 +12,7 @@ from benchmarks.truth.events import KINDS, deep_enough
 from benchmarks.truth.judged import OURS, Judged, all_ways
 from benchmarks.truth.ways import MISSED
 
-__all__ = ["DEPTHS_M", "DURATIONS_MIN", "FOUND_SHARE", "bars", "best_of", "grid", "rows_of"]
+__all__ = ["DEPTHS_M", "DURATIONS_MIN", "FOUND_SHARE", "bars", "best_of", "grid", "rows_of", "wilson"]
 
 FOUND_SHARE: Final = 0.995
 DEPTHS_M: Final = (0.0, 10.0, 25.0, 50.0, 100.0, np.inf)
@@ -36,6 +37,7 @@ def rows_of(judged: Judged) -> list[dict[str, Any]]:
                 "deep_events": int(deep.sum()),
                 "found": int(found.sum()),
                 "found_share": float(found.mean()) if len(found) else 0.0,
+                "found_share_95": wilson(int(found.sum()), int(deep.sum())),
                 "found_share_of_all": float((delay_us != MISSED).mean()) if len(delay_us) else 0.0,
                 "violations": int(judged.violations[i]),
                 "false": int(false.sum()),
@@ -49,6 +51,20 @@ def rows_of(judged: Judged) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def wilson(found: int, of: int) -> tuple[float, float]:
+    """The 95 % interval of a share that was counted (E. B. Wilson, JASA 22, 1927).
+
+    >>> tuple(round(edge, 4) for edge in wilson(199, 200))
+    (0.9722, 0.9991)
+    """
+    if of == 0:
+        return 0.0, 1.0
+    z, share = 1.959964, found / of
+    middle = share + z * z / (2 * of)
+    half = z * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
+    return max(0.0, (middle - half) / (1 + z * z / of)), min(1.0, (middle + half) / (1 + z * z / of))
 
 
 def best_of(rows: list[dict[str, Any]], *, usual: bool = True) -> list[dict[str, Any]]:
