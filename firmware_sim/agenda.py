@@ -45,6 +45,7 @@ __all__ = [
 
 STOPS: Final = 14  # a day has at most four outings; the rest is what is left of the night before
 FOREVER_S: Final = 1 << 62
+_SCHOOL_RUN_S: Final = 1200  # from leaving home to leaving the school
 
 WHY_ROUTINE: Final = 0
 WHY_CURFEW: Final = 1
@@ -211,8 +212,13 @@ def plan_day(
             agenda.handed_until_s = midnight_s + int(3600 * (12 + 7 * late))
             continue
 
+        # the school run: to the gate on the way to work; and who is home early fetches the child
+        school_run = weekday < 5 and person.school_run == 1
         if weekday < 5 and person.routine == 0:
             leave = midnight_s + int(3600 * (7 + 1.5 * early))
+            if school_run:
+                _go(agenda, person.gate, leave - _SCHOOL_RUN_S, WHY_ROUTINE)
+                agenda.stay_s[agenda.count - 1] = int(120 + 300 * long)
             _go(agenda, person.work, leave, WHY_ROUTINE)
             off = midnight_s + int(3600 * (15.75 + 1.0 * late))
             if mood < 0.4:
@@ -238,10 +244,14 @@ def plan_day(
                     0,
                 )
         elif weekday < 5 and person.routine == 2:
+            if school_run:
+                _outing(agenda, home, person.gate, midnight_s + int(3600 * 7.6), _SCHOOL_RUN_S, 0)
             _outing(
                 agenda, home, person.work, midnight_s + int(3600 * (9 + early)), int(3600 * (3 + late)), 0
             )
-            if mood < 0.5:
+            if school_run:
+                _outing(agenda, home, person.gate, midnight_s + int(3600 * 14.8), _SCHOOL_RUN_S, 0)
+            elif mood < 0.5:
                 place = person.park if whim < 0.5 else person.friend
                 _outing(
                     agenda, home, place, midnight_s + int(3600 * (15 + early)), int(60 * (30 + 50 * long)), 0

@@ -43,7 +43,7 @@ HOUSE: Final = 1
 APARTMENT: Final = 2
 BIG_BUILDING: Final = 3
 
-PLACE: Final = np.dtype([("x", "f8"), ("y", "f8"), ("walls", "u1")])
+PLACE: Final = np.dtype([("x", "f8"), ("y", "f8"), ("walls", "u1"), ("garage", "u1")])  # garage: underground
 
 # Indices are into City.places; -1: none. A school's places are where one stands: at the school,
 # just inside of its zone, just outside of it; and the two ends of the lane that passes its zone.
@@ -64,6 +64,7 @@ PERSON: Final = np.dtype(
         ("curfew", "u1"),  # index into CURFEWS
         ("school_exclusion", "u1"),
         ("no_contact", "u1"),
+        ("school_run", "u1"),  # brings a child to school, and may
     ]
 )
 
@@ -362,6 +363,7 @@ def _settle(scenario: Scenario, devices: int, seed: int, sites: _Sites) -> tuple
         places["x"][start : start + len(xy)] = xy[:, 0]
         places["y"][start : start + len(xy)] = xy[:, 1]
         places["walls"][start : start + len(xy)] = kinds
+    places["garage"] = 0
 
     people = np.empty(devices, PERSON)
     one_each = np.arange(devices)
@@ -376,6 +378,12 @@ def _settle(scenario: Scenario, devices: int, seed: int, sites: _Sites) -> tuple
     people["curfew"] = (drawn[:, 12] * len(CURFEWS)).astype(np.uint8)
     people["school_exclusion"] = drawn[:, 13] < mix.school_exclusion
     people["no_contact"] = no_contact
+    with_child = draws(seed, "children", devices, 1)[:, 0] < mix.school_run
+    people["school_run"] = with_child & (people["school_exclusion"] == 0) & ~no_contact
+    parked = draws(seed, "garages", devices, 2)
+    for name, drawn_of in zip(("work", "shop"), parked.T, strict=True):
+        at = people[name]
+        places["garage"][at] = (drawn_of < plan.garages) & (places["walls"][at] == BIG_BUILDING)
     # the early shift leaves home at six
     early = people["routine"] == 1
     people["curfew"][early & (people["curfew"] == 0)] = 1

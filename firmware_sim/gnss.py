@@ -35,7 +35,7 @@ from numba import njit
 
 from firmware_sim._random import decay, exponential, normal, seed_streams, uniform
 from firmware_sim.codec import NO_FIX, RECORD
-from firmware_sim.wearer import AROUND_TUNNEL, REST, WEARER
+from firmware_sim.wearer import AROUND_GARAGE, AROUND_TUNNEL, REST, WEARER
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,13 +44,13 @@ if TYPE_CHECKING:
 
 __all__ = ["GNSS", "MAP", "map_of", "new_receivers", "observe", "restart", "warm"]
 
-# Rows: open, suburb, canyon, house, apartment, big building, tunnel (see wearer.AROUND).
-_SIGMA_M: Final = np.array([3.2, 4.8, 9.0, 10.0, 16.0, 25.0, 25.0])  # of each axis
-_MEMORY_S: Final = np.array([240.0, 180.0, 90.0, 600.0, 600.0, 600.0, 600.0])
-_MULTIPATH_M: Final = np.array([0.0, 1.0, 12.0, 2.0, 5.0, 8.0, 0.0])  # mean length of the bias
-_FIX_SHARE: Final = np.array([0.998, 0.99, 0.94, 0.75, 0.45, 0.12, 0.0])
-_SATELLITES: Final = np.array([14.0, 12.0, 7.0, 7.0, 6.0, 5.0, 0.0])
-_WIFI_SHARE: Final = np.array([0.1, 0.6, 0.7, 0.85, 0.9, 0.8, 0.0])  # when there is no GNSS fix
+# Rows: open, suburb, canyon, house, apartment, big building, tunnel, garage (see wearer.AROUND).
+_SIGMA_M: Final = np.array([3.2, 4.8, 9.0, 10.0, 16.0, 25.0, 25.0, 25.0])  # of each axis
+_MEMORY_S: Final = np.array([240.0, 180.0, 90.0, 600.0, 600.0, 600.0, 600.0, 600.0])
+_MULTIPATH_M: Final = np.array([0.0, 1.0, 12.0, 2.0, 5.0, 8.0, 0.0, 0.0])  # mean length of the bias
+_FIX_SHARE: Final = np.array([0.998, 0.99, 0.94, 0.75, 0.45, 0.12, 0.0, 0.0])
+_SATELLITES: Final = np.array([14.0, 12.0, 7.0, 7.0, 6.0, 5.0, 0.0, 0.0])
+_WIFI_SHARE: Final = np.array([0.1, 0.6, 0.7, 0.85, 0.9, 0.8, 0.0, 0.25])  # when there is no GNSS fix
 
 _WHITE_M: Final = 0.5
 _R68: Final = 1.51  # 68 % radius of two normal axes, in sigma
@@ -256,7 +256,8 @@ def observe(
         out.altitude_m = -32768
         out.satellites = 0
         out.status = _JAMMING_BIT if jammed else 0
-        caught = uniform(receiver) < _FIX_SHARE[around] or (spoofed and around != AROUND_TUNNEL)
+        below = around in (AROUND_TUNNEL, AROUND_GARAGE)
+        caught = uniform(receiver) < _FIX_SHARE[around] or (spoofed and not below)
         if wearer.foiled:
             continue
         if caught and not jammed and time_s >= receiver.ready_s:
@@ -294,7 +295,7 @@ def observe(
             source = _GNSS_SOURCE
         else:
             u = uniform(receiver)
-            if around == AROUND_TUNNEL and u > 0.5:
+            if below and u > 0.5:
                 continue
             source = _WIFI_SOURCE if u < _WIFI_SHARE[around] else _CELL_SOURCE
             _network(receiver, wearer, world, tower_xy, source)

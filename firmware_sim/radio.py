@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 
 from firmware_sim._random import exponential, seed_streams, uniform
-from firmware_sim.wearer import AROUND_TUNNEL, WEARER
+from firmware_sim.wearer import AROUND_GARAGE, AROUND_TUNNEL, WEARER
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -78,7 +78,8 @@ def step(
         if now_s >= radio.next_gap_s:
             radio.gap_until_s = now_s + gap_s * exponential(radio)
             radio.next_gap_s = radio.gap_until_s + 86_400.0 / gaps_per_day * exponential(radio)
-        linked = now_s >= radio.gap_until_s and not wearers[i].foiled and wearers[i].around != AROUND_TUNNEL
+        below = wearers[i].around in (AROUND_TUNNEL, AROUND_GARAGE)
+        linked = now_s >= radio.gap_until_s and not wearers[i].foiled and not below
         for k in range(len(outages)):
             if outages[k, 0] <= now_s < outages[k, 1] and radio.lot < outages[k, 2]:
                 linked = False

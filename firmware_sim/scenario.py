@@ -46,6 +46,7 @@ class CityPlan:
     schools: int = 14
     border_share: float = 0.1  # homes that stand across the street from a school
     apartment_share: float = 0.35
+    garages: float = 0.0  # share of the big buildings whose cars stand underground
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class FleetMix:
     saver: float = 0.0  # a third of the samples, no satellites
     tagged: float = 0.2  # share that holds a key
     school_exclusion: float = 0.35
+    school_run: float = 0.0  # share that brings a child to school, of those who may be near one
     no_contact: float = 0.02  # share that must stay away from the victim's home; at least three
     flash_records: int = 512
     moving_s: int = 10  # seconds between samples

@@ -31,6 +31,7 @@ __all__ = [
     "AROUND_APARTMENT",
     "AROUND_BIG_BUILDING",
     "AROUND_CANYON",
+    "AROUND_GARAGE",
     "AROUND_HOUSE",
     "AROUND_OPEN",
     "AROUND_SUBURB",
@@ -61,10 +62,13 @@ AROUND_HOUSE: Final = 3
 AROUND_APARTMENT: Final = 4
 AROUND_BIG_BUILDING: Final = 5
 AROUND_TUNNEL: Final = 6
-AROUND: Final = ("open", "suburb", "canyon", "house", "apartment", "big_building", "tunnel")
+AROUND_GARAGE: Final = 7
+AROUND: Final = ("open", "suburb", "canyon", "house", "apartment", "big_building", "tunnel", "garage")
 
 _POINTS: Final = 6
 _BRIDGE_EVERY: Final = 6
+_INTO_GARAGE_S: Final = 90.0  # down the ramp, a free place, and up by the lift
+_OUT_OF_GARAGE_S: Final = 45.0
 
 WEARER: Final = np.dtype(
     [
@@ -79,6 +83,7 @@ WEARER: Final = np.dtype(
         ("left_behind", "u1"),  # the strap is cut and the device lies where it fell
         ("speed_mps", "f8"),
         ("pause_s", "f8"),  # still to wait at the corner
+        ("garage_s", "f8"),  # still underground
         ("leg", "i4"),
         ("way_x", "f8", (_POINTS,)),
         ("way_y", "f8", (_POINTS,)),
@@ -222,6 +227,8 @@ def _crawl(wearer: Any, place: Any) -> None:
 @njit(nogil=True, cache=True)
 def _surroundings(wearer: Any, walls: int, streets: Any) -> int:
     """What stands around the antenna, one of AROUND."""
+    if wearer.garage_s > 0.0:
+        return AROUND_GARAGE
     if wearer.mode == REST:
         if walls == HOUSE:
             return AROUND_HOUSE
@@ -268,15 +275,21 @@ def move(
             while agenda.at + 1 < agenda.count and now_s >= agenda.leave_s[agenda.at]:
                 agenda.at += 1
             continue
+        wearer.garage_s = max(0.0, wearer.garage_s - elapsed_s)
         if wearer.mode == REST:
             if agenda.at + 1 < agenda.count and now_s >= agenda.leave_s[agenda.at]:
                 agenda.at += 1
                 depart(wearer, places[agenda.stop[agenda.at]], streets[0])
+                if wearer.mode == CAR and places[agenda.stop[agenda.at - 1]].garage:
+                    wearer.garage_s = wearer.pause_s = _OUT_OF_GARAGE_S
                 if agenda.why[agenda.at] == WHY_TAILGATING:
                     _crawl(wearer, places[agenda.stop[agenda.at]])
         else:
+            by_car = wearer.mode == CAR
             _advance(wearer, elapsed_s)
             if wearer.mode == REST:
+                if by_car and places[agenda.stop[agenda.at]].garage:
+                    wearer.garage_s = _INTO_GARAGE_S
                 stay_until_s = now_s + agenda.stay_s[agenda.at]
                 agenda.leave_s[agenda.at] = max(agenda.leave_s[agenda.at], stay_until_s)
         wearer.around = _surroundings(wearer, places[agenda.stop[agenda.at]].walls, streets[0])
