@@ -226,11 +226,22 @@ def simulate(
         ),
     ] = None,
     devices: Annotated[int, typer.Option(metavar="N", min=1, help="Number of devices.")] = 200,
-    speed: Annotated[float, typer.Option(metavar="X", min=0.01, help="Simulated seconds per second.")] = 1.0,
+    speed: Annotated[float, typer.Option(metavar="X", min=1.0, help="Simulated seconds per second.")] = 1.0,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Same seed, same fleet.")] = 1,
     scenario: Annotated[
-        str, typer.Option(metavar="NAME", help="city, border-homes, canyon, outage, storm, or a TOML file.")
+        str,
+        typer.Option(
+            metavar="NAME", help="city, border-homes, canyon, outage, storm, versions, or a TOML file."
+        ),
     ] = "city",
+    exact_sessions: Annotated[
+        bool | None,
+        typer.Option(
+            "--exact-sessions/--shared-sessions",
+            help="An MQTT session with a last will for each device, or four that all share. "
+            "Left out: exact for up to 64 devices.",
+        ),
+    ] = None,
     truth: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write what really happened there, as Parquet.")
     ] = None,
@@ -261,6 +272,7 @@ def simulate(
         scenario=scenario,
         truth=truth,
         duration_s=duration,
+        exact_sessions=exact_sessions,
         quiet=quiet,
         until_input_ends=until_input_ends,
     )

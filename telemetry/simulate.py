@@ -39,6 +39,7 @@ def run_simulation(
     scenario: str,
     truth: Path | None,
     duration_s: float | None,
+    exact_sessions: bool | None,
     quiet: bool,
     until_input_ends: bool = False,
 ) -> None:
@@ -94,6 +95,7 @@ def run_simulation(
             duration_s=duration_s,
             progress=show,
             stop=stop,
+            exact_sessions=exact_sessions,
         )
 
 

@@ -1,6 +1,7 @@
 """Runs against real brokers: what devices send arrives, once and in order, with their status and answers."""
 
 import json
+import resource
 import socket
 import threading
 import time
@@ -16,7 +17,7 @@ import pytest
 from firmware_sim.codec import KIND_PHONE, RECORD, lane_of
 from firmware_sim.errors import UplinkError
 from firmware_sim.fleet import Fleet, Progress, run
-from firmware_sim.scenario import build, load
+from firmware_sim.scenario import build, load, names
 
 ROOT = "ringfence/v1"
 START_S = 1_780_000_000
@@ -298,3 +299,44 @@ def test_phones_send_no_pings() -> None:
     assert len(phones) > 5
     sent = expected_payloads("city", 300, 1, 120)
     assert not phones & {device_id for device_id, leaf in sent if leaf == "pings"}
+
+
+@pytest.mark.mosquitto
+def test_thousands_of_devices_have_each_a_session_of_its_own(
+    mosquitto_url: str, listen: Callable[..., Listener], eventually: Callable[..., object]
+) -> None:
+    devices, duration_s = 1500, 60
+    if resource.getrlimit(resource.RLIMIT_NOFILE)[0] < devices + 256:
+        pytest.skip(f"{devices} sessions need as many file descriptors; raise `ulimit -n`")
+    listener = listen(mosquitto_url)
+    reports: list[Progress] = []
+    done = run(
+        mosquitto_url,
+        devices=devices,
+        seed=7,
+        speed=1000.0,
+        duration_s=duration_s,
+        start_us=START_S * 1_000_000,
+        exact_sessions=True,
+        progress=reports.append,
+    )
+    expected = expected_payloads("city", devices, 7, duration_s // 5)
+    count = sum(map(len, expected.values()))
+    assert len(expected) > devices / 2
+    assert (done.sessions, done.messages + done.check_ins, done.in_flight) == (devices, count, 0)
+    eventually(lambda: len(listener.got) >= count + 2 * devices, 30.0)
+    got: dict[tuple[str, str], list[bytes]] = defaultdict(list)
+    for leaf in ("pings", "checkins"):
+        for device_id, payload in listener.of(leaf):
+            got[device_id, leaf].append(payload)
+    assert got == expected
+    assert len({device_id for device_id, _ in listener.of("status")}) == devices
+
+
+def test_the_help_of_simulate_names_every_scenario() -> None:
+    from typer.testing import CliRunner
+
+    from telemetry.cli import app
+
+    said = CliRunner().invoke(app, ["simulate", "--help"], terminal_width=200).output
+    assert all(name in said for name in names())
