@@ -245,3 +245,22 @@ def test_an_allowed_cradle_breaks_no_rule(lived: Lived) -> None:
     straps = {e["device_id"] for e in lived.breaks if e["rule_id"] == "strap-wrist"}
     assert {entry["device_id"] for entry in cradles} - straps
     assert all(entry["rule_id"] is None and entry["device_id"].startswith("w") for entry in cradles)
+
+
+def test_the_same_seed_writes_the_same_truth(tmp_path: Path) -> None:
+    def written(name: str, seed: int) -> list[dict[str, list]]:
+        path = tmp_path / f"{name}.parquet"
+        fleet = Fleet(build(load("storm"), 20, seed), seed, START_S)
+        writer = TruthWriter(path, fleet)
+        for _ in range(720):
+            writer.add(fleet.step())
+        writer.close()
+        return [
+            pq.read_table(path.with_suffix(suffix)).to_pydict()
+            for suffix in (".parquet", ".zones.parquet", ".breaks.parquet")
+        ]
+
+    once = written("once", 3)
+    assert all(table["device_id"] for table in once)
+    assert written("again", 3) == once
+    assert written("other", 4) != once
