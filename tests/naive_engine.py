@@ -167,6 +167,7 @@ def believe(pings):
         frozen = frozen + 1 if ping.source == 0 and ping.status & 8 and same else 0
         too_good = ping.source == 0 and 0 <= ping.accuracy_mm < 1_000 and ping.status & 16
         fix.doubtful = bool(frozen >= 5 or too_good)
+        still = False
         if last is not None:
             plausible = apart_mm(last, ping) <= may_be_apart_by_speed_mm(last, ping)
             still = motion.stood_still(ping)
@@ -189,8 +190,11 @@ def believe(pings):
         if previous is None:
             fix.weight = 1024
         else:
-            faster = 4 if fix.came or (ping.source == 0 and ping.moves) else 1
-            elapsed_us = faster * (ping.time_us - previous.time_us)
+            elapsed_us = ping.time_us - previous.time_us
+            if ping.source == 0 and (fix.came or ping.moves):
+                elapsed_us *= 4
+            elif ping.source == 0 and still:
+                elapsed_us //= 2
             fix.weight = weight(elapsed_us, network and previous.place == ping.place)
         last_of[ping.source] = ping
         fix.used = True

@@ -67,6 +67,7 @@ HOME = 4  # the beacon was in range at the last good fix: the last believed one 
 UNKNOWN_SPEED = 65_535
 MOVING_CMPS = 100  # a receiver at rest shows up to half of it, a walker more
 MOVING_NEWS = 4  # for a moving receiver reflections change so much faster: a quarter of a minute is as good
+STILL_NEWS = 2  # of one who stands still they stay as they are: two minutes are as good as one
 SILENT_US = 600 * SECOND_US  # who was not heard for so long may have been anywhere
 STILL_MM = 20_000.0  # a step or two, and the drift of a fix indoors
 STEADY_US = 120 * SECOND_US  # for so long two speeds tell of the way between them
@@ -338,6 +339,7 @@ def believe(
         else:
             row.frozen = 0
 
+        still = False
         if row.fix_us != NO_TIME:
             elapsed_us = t - row.fix_us
             room = _room_mm(elapsed_us, row.error_mm, error)
@@ -362,7 +364,7 @@ def believe(
                 continue
 
         repeated = False
-        faster = 1
+        faster, slower = 1, 1
         if source == 1:
             flags |= NETWORK
             last_us = row.wifi_us
@@ -380,11 +382,14 @@ def believe(
             moved = follows and row.speed_cmps != UNKNOWN_SPEED and row.speed_cmps >= MOVING_CMPS
             if moved or (follows and moves):
                 flags |= CAME
-            faster = MOVING_NEWS if moves or moved else 1
+            if moves or moved:
+                faster = MOVING_NEWS
+            elif still:
+                slower = STILL_NEWS
         else:
             last_us = row.beacon_us
             row.beacon_us = t
-        weight[i] = weight_of(faster * (t - last_us), repeated) if last_us != NO_TIME else 1024
+        weight[i] = weight_of(faster * (t - last_us) // slower, repeated) if last_us != NO_TIME else 1024
         row.fix_us, row.lon_e7, row.lat_e7, row.error_mm, row.source = t, lon, lat, error, source
         row.speed_cmps = speed_cmps[i]
         if source == 0 or source == 3:

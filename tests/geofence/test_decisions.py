@@ -327,7 +327,7 @@ def test_3_2_a_visit_of_two_minutes_by_car_is_found_without_an_accuracy():
     assert openings(bench) == []
     bench.at(13 / 6, VISIT_M, 300, **PARKED)
     assert openings(bench) == [(0, 13 / 6)]
-    assert bench.log_odds("victim") == pytest.approx(4.95, abs=0.02)
+    assert bench.log_odds("victim") == pytest.approx(3.04, abs=0.02)
 
 
 def test_3_2_of_a_resting_device_fixes_10_s_apart_stay_one_sixth_of_news():
@@ -335,6 +335,22 @@ def test_3_2_of_a_resting_device_fixes_10_s_apart_stay_one_sixth_of_news():
     bench.at(0, VISIT_M - 120, 300, speed_mps=0.2, accuracy_m=15)
     bench.at(1 / 6, VISIT_M, 300, speed_mps=0.9, accuracy_m=15)
     assert bench.log_odds("victim") == pytest.approx(-6 + 4 * (1 - np.exp(-10 / 60)), abs=0.02)
+
+
+@pytest.mark.parametrize(("minute_of_movement", "memory_s"), [(-9, 120), (5.5, 60), (None, 60)])
+def test_3_2_of_one_who_stood_still_errors_stay_for_two_minutes(minute_of_movement, memory_s):
+    """A device that tells movement, and moved long ago, just now, or never said anything of it."""
+    bench = Bench(AWAY)
+    if minute_of_movement == -9:
+        bench.at(-9, status=MOVING)
+    for k in range(6):
+        bench.at(k, VISIT_M - 50, 300, accuracy_m=20)
+    assert bench.log_odds("victim") < -3
+    before = bench.log_odds("victim")
+    if minute_of_movement == 5.5:
+        bench.at(5.5, status=MOVING)
+    bench.at(6, VISIT_M, 300, accuracy_m=20)
+    assert bench.log_odds("victim") - before == pytest.approx(4 * (1 - np.exp(-60 / memory_s)), abs=0.02)
 
 
 def test_3_3_a_cached_network_fix_weighs_a_tenth():
