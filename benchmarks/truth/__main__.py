@@ -1,8 +1,8 @@
 """``make truth``: live through months of a simulated fleet, judge them in every way, and write the report.
 
-``python -m benchmarks.truth [--quick]`` writes ``index.html`` and ``truth.json`` (the figures, the machine,
-the versions, the seeds, the command, the commit). ``--seed N`` reports on other worlds: N for the first
-scenario, N + 1 for the second, …; so anybody can report on worlds that nobody has seen.
+``python -m benchmarks.truth [--quick]`` writes ``index.html``, its pictures and ``truth.json`` (the figures,
+the machine, the versions, the seeds, the command, the commit). ``--seed N`` reports on other worlds: N for
+the first scenario, N + 1 for the second, …; so anybody can report on worlds that nobody has seen.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from rich.progress import (
 
 from benchmarks.__main__ import about
 from benchmarks.truth.judged import Judged, judge_world, merge
-from benchmarks.truth.report import page
+from benchmarks.truth.report import page, pictures
 from benchmarks.truth.resting import run_resting
 from benchmarks.truth.score import bars, grid, rows_of
 from benchmarks.truth.world import World
@@ -78,6 +78,8 @@ def main() -> int:
     out.mkdir(parents=True, exist_ok=True)
     (out / "truth.json").write_text(json.dumps(document, indent=1) + "\n", "utf-8")
     (out / "index.html").write_text(page(document, report, grids), "utf-8")
+    for name, picture in pictures(document, report).items():
+        (out / name).write_text(picture + "\n", "utf-8")
     for bar in document["bars"]:
         print(f"{'met   ' if bar['met'] else 'MISSED'} {bar['what']}: {bar['measured']:.4g} ({bar['asked']})")
     print(f"{out / 'index.html'}")

@@ -16,7 +16,7 @@ from benchmarks.truth.plots import curve, delays
 from benchmarks.truth.score import DEPTHS_M, DURATIONS_MIN, best_of
 from benchmarks.truth.ways import MISSED
 
-__all__ = ["page"]
+__all__ = ["page", "pictures"]
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1b1f24; max-width: 60rem; margin: 2rem auto;
@@ -104,6 +104,12 @@ def page(document: dict[str, Any], report: Judged, grids: dict[int, list[list[tu
         '</title><meta name="viewport" content="width=device-width">'
         f"<style>{_STYLE}</style></head><body>\n" + "\n".join(body) + "\n</body></html>\n"
     )
+
+
+def pictures(document: dict[str, Any], report: Judged) -> dict[str, str]:
+    """The page's pictures as files of their own, for other pages: name, SVG."""
+    rows = document["rows"]
+    return {"curve.svg": curve(rows), "delays.svg": _delays(rows, report, document["best_other"])}
 
 
 def _measure(bar: dict[str, Any]) -> str:

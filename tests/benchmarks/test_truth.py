@@ -1,8 +1,13 @@
 """The truth benchmark, small: what its words mean, and that the engine is far ahead of plain geometry."""
 
+import json
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
 import numpy as np
 import pytest
 
+from benchmarks.truth import __main__ as command
 from benchmarks.truth.events import deep_enough
 from benchmarks.truth.judged import judge_world
 from benchmarks.truth.score import rows_of, wilson
@@ -79,3 +84,28 @@ def test_a_few_days_in_the_city():
     assert ours["found"] == ours["deep_events"] - len(judged.our_missed)
     assert len(judged.our_missed) <= 1
     assert plain["false"] >= 50 * max(ours["false"], 1)
+
+
+def test_the_report_says_what_its_figures_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["truth", "--devices", "10", "--days", "1", "--seed", "40", "--out", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", line)
+    monkeypatch.setattr(command, "TUNE", (("city", 1),))
+    monkeypatch.setattr(command, "REPORT", (("city", 101), ("storm", 104)))
+    monkeypatch.setattr(command, "REST", (("city", 201),))
+    assert command.main() == 0
+    document = json.loads((tmp_path / "truth.json").read_text())
+    assert document["reported_on"] == [["city", 40], ["storm", 41]]
+    assert document["resting"][0]["seed"] == 42
+    ours = document["ours"]
+    assert len(document["our_missed"]) == ours["deep_events"] - ours["found"]
+    assert len(document["our_false"]) == ours["false"]
+    text = (tmp_path / "index.html").read_text()
+    assert f"Ours found {ours['found']} of {ours['deep_events']} deep incursions" in text
+    assert document["command"] in text
+    for name in ("curve.svg", "delays.svg"):
+        picture = (tmp_path / name).read_text()
+        assert ET.fromstring(picture).tag.endswith("svg")
+        assert picture.strip() in text
+    assert str(tmp_path / "index.html") in capsys.readouterr().out.replace("\n", "")
