@@ -1,8 +1,9 @@
 """Commands from the control room: JSON in, a change to the device, JSON out.
 
 ``{"id": "c1", "command": "locate"}`` takes and sends a fix at once; ``set_interval`` (``seconds``: 5 to
-3600, and ``mode``: ``moving`` or ``resting``, left out: both) changes the sampling; ``vibrate`` and
-``message`` are done by doing nothing. All else is refused, with the reason.
+3600, and ``mode``: ``moving`` or ``resting``, left out: both) changes the sampling; ``vibrate`` is felt by
+whoever wears the device, and most of them answer with the button; ``message`` is done by doing nothing. All
+else is refused, with the reason.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ def _do(command: dict[str, Any], device: NDArray[Any]) -> str | None:
     match command.get("command"):
         case "locate":
             device["asked"] = 1
-        case "vibrate" | "message":
+        case "vibrate":
+            device["vibrates"] = 1
+        case "message":
             pass
         case "set_interval":
             seconds, mode = command.get("seconds"), command.get("mode")

@@ -55,6 +55,7 @@ DEVICE: Final = np.dtype(
         ("in_motion", "u1"),  # what the motion sensor said last
         ("urgent", "u1"),  # send at once
         ("asked", "u1"),  # a `locate` command came
+        ("vibrates", "u1"),  # a `vibrate` command came
         ("button", "u1"),
         ("drift_ppm", "f8"),
         ("clock_set_s", "f8"),  # a GNSS fix set the clock at this time
@@ -70,6 +71,7 @@ _BUTTON: Final = 1 << 6
 _BUFFERED: Final = 1 << 7
 _BEACON_RANGE_M: Final = 12.0
 _BUTTON_PER_SAMPLE: Final = 2e-5
+_ANSWERS: Final = 0.8  # of those who feel the vibration, with the button
 
 
 def new_devices(city: City, seed: int, now_s: int) -> tuple[NDArray[Any], NDArray[np.int32]]:
@@ -116,7 +118,7 @@ def choose_due(
     batteries : POWER (n,)
     straps    : STRAP (n,)
     receivers : GNSS (n,)    restarted where the device booted
-    devices   : DEVICE (n,)  boot, seq, next_sample_s, in_motion, urgent, button written
+    devices   : DEVICE (n,)  boot, seq, next_sample_s, in_motion, urgent, button, vibrates written
     due       : int32 (n,)   the first so many are written, ascending
     """
     m = 0
@@ -136,7 +138,12 @@ def choose_due(
             restart(receivers[i], float(now_s))
             wake = True
         device.in_motion = in_motion
-        if strap.changed or device.asked:
+        answered = False
+        if device.vibrates:
+            device.vibrates = 0
+            worn = not wearers[i].left_behind and not battery.docked
+            answered = worn and uniform(device) < _ANSWERS
+        if strap.changed or device.asked or answered:
             device.urgent = 1
             wake = True
         if not wake and now_s < device.next_sample_s:
@@ -145,7 +152,7 @@ def choose_due(
         if strap.reads_case_open or (strap.reads_open and not battery.docked):  # a cradle is no alarm
             interval_s = device.alarm_s
         device.next_sample_s = now_s + interval_s
-        device.button = uniform(device) < _BUTTON_PER_SAMPLE
+        device.button = uniform(device) < _BUTTON_PER_SAMPLE or answered
         if device.button:
             device.urgent = 1
         due[m] = i

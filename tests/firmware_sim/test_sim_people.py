@@ -10,6 +10,7 @@ import pytest
 from firmware_sim import agenda, wearer
 from firmware_sim.city import BIG_BUILDING
 from firmware_sim.codec import KIND_ANKLE, KIND_PHONE, KIND_WRIST, NO_FIX
+from firmware_sim.commands import obey
 from firmware_sim.fleet import Fleet
 from firmware_sim.scenario import Behaviour, CityPlan, FleetMix, Opening, Scenario, build, load
 
@@ -116,6 +117,26 @@ def test_cuts_and_forgotten_batteries_happen_at_their_rate() -> None:
     expected = per_day * ticks * 5 / 86_400
     assert cuts == pytest.approx(worn * expected, abs=4 * np.sqrt(worn * expected) + 0.03 * worn * expected)
     assert forgotten == pytest.approx(devices * expected, abs=4 * np.sqrt(devices * expected))
+
+
+def test_who_wears_a_device_that_vibrates_mostly_presses_its_button() -> None:
+    fleet = Fleet(build(scenario(), 500, 6), 6, MONDAY_S + 12 * 3600)
+    fleet.step()
+    fleet.wearers["left_behind"][:100] = 1
+    shaken = fleet.city.kind != KIND_PHONE
+    on = (fleet.batteries["on"] == 1) & (fleet.batteries["docked"] == 0)
+    for i in range(len(shaken)):
+        answer = obey(b'{"id":"v","command":"vibrate"}', fleet.devices[i : i + 1], 0)
+        assert answer is not None
+        assert b"done" in answer
+    burst = fleet.step()
+    pressed = np.zeros(len(shaken), np.bool_)
+    pressed[burst.due] = burst.samples["status"] >> 6 & 1
+    assert not pressed[:100].any()
+    able = (shaken & on)[100:]
+    assert pressed[100:][able].mean() == pytest.approx(0.8, abs=0.09)
+    assert not pressed[100:][~able].any()
+    assert (fleet.step().samples["status"] >> 6 & 1).sum() <= 1  # once for each command
 
 
 def test_the_school_run_is_made_on_school_days_by_those_who_may() -> None:
