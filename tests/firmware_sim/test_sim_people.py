@@ -196,3 +196,18 @@ def test_without_garages_nobody_is_in_one() -> None:
     for _ in range(720 * 3):
         fleet.step()
         assert not (fleet.wearers["around"] == wearer.AROUND_GARAGE).any()
+
+
+def test_people_walk_cycle_ride_and_drive_at_the_speed_of_each() -> None:
+    fleet = Fleet(build(scenario(), 300, 8), 8, MONDAY_S + 6 * 3600)
+    speeds: dict[int, list[float]] = {
+        mode: [] for mode in (wearer.WALK, wearer.CYCLE, wearer.BUS, wearer.CAR)
+    }
+    for tick in range(720 * 5):
+        fleet.step()
+        if tick % 12:
+            continue
+        for mode, seen in speeds.items():
+            seen += fleet.wearers["speed_mps"][fleet.wearers["mode"] == mode].tolist()
+    medians = [float(np.median(seen)) for seen in speeds.values()]
+    assert medians == pytest.approx([1.35, 4.5, 6.5, 10.0], rel=0.12)
