@@ -115,6 +115,8 @@ def pictures(document: dict[str, Any], report: Judged) -> dict[str, str]:
 def _measure(bar: dict[str, Any]) -> str:
     if np.isinf(bar["measured"]):
         return "no other way finds as many"
+    if "%" in bar["asked"]:
+        return f"{bar['measured']:.2f} %"
     return f"{bar['measured']:,.1f}" if bar["measured"] % 1 else f"{bar['measured']:,.0f}"
 
 
@@ -123,13 +125,13 @@ def _against(best: dict[str, Any] | None, tuned: dict[str, Any] | None) -> str:
         return "<p>No other way finds 99.5 % at any of its settings.</p>"
     text = (
         f"<p>The best other way that finds as many is “{escape(best['way'])}”, {escape(best['setting'])}: "
-        f"{best['false_per_device_month']:.3g} false violations per device-month, found "
+        f"{_rate(best['false_per_device_month'])} false violations per device-month, found "
         f"{100 * best['found_share']:.2f} %, half of them after {best['delay_s_median']:.0f} s."
     )
     if tuned and (tuned["way"], tuned["setting"]) != (best["way"], best["setting"]):
         text += (
             f" Chosen on the worlds for tuning it would have been “{escape(tuned['way'])}”, "
-            f"{escape(tuned['setting'])}: {tuned['false_per_device_month']:.3g} false, found "
+            f"{escape(tuned['setting'])}: {_rate(tuned['false_per_device_month'])} false, found "
             f"{100 * tuned['found_share']:.2f} %."
         )
     return text + "</p>"
@@ -161,7 +163,7 @@ def _ways(rows: list[dict[str, Any]]) -> str:
                 escape(row["way"]),
                 escape(row["setting"]),
                 f"{100 * row['found_share']:.2f} %",
-                f"{row['false_per_device_month']:.3g}",
+                f"{_rate(row['false_per_device_month'])}",
                 f"{row['delay_s_median']:.0f} s",
                 f"{row['delay_s_p95']:.0f} s",
                 f"{row['deep_pings_median']:g}",
@@ -294,6 +296,10 @@ def _table(head: tuple[str, ...], body: Iterable[tuple[str, ...]], ours: Any = l
         for cells in body
     )
     return "<table><tr>" + "".join(f"<th>{name}</th>" for name in head) + f"</tr>\n{lines}</table>"
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _number(value: float) -> str:
