@@ -59,7 +59,8 @@ def main() -> int:
     rows = rows_of(report)
     document: dict[str, Any] = {
         "about": about(),
-        "command": "python -m benchmarks.truth " + " ".join(sys.argv[1:]),
+        "command": f"python -m benchmarks.truth --devices {devices} --days {days}"
+        + ("" if options.seed is None else f" --seed {options.seed}"),
         "took_s": round(time.monotonic() - begun_s),
         "devices": devices,
         "days": days,
