@@ -6,6 +6,7 @@ load, replay, subscribe; and after an unexpected error the same path brings the 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -48,6 +49,7 @@ DRAIN_S: Final = 5.0  # at a stop, the longest time spent on what has been recei
 HISTORY_US: Final = 7 * 86_400 * 1_000_000  # the engine's horizon: older decisions stand
 LOOK_S: Final = 2.0  # how long two engines can fight over a session, and an outage stay unseen
 MAX_SET_ASIDE: Final = 100  # messages that meet a bug, in one run, before the bug is held to be everywhere
+SLOW_S: Final = 5.0  # a database that has not answered for so long is told of, whether it ever will or not
 RETRY_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)  # between tries to commit; the last one repeats
 
 
@@ -68,7 +70,7 @@ class _Snapshot(msgspec.Struct, array_like=True):
 class Share:
     """One engine at work: ``start`` restores its state, ``run`` loops until ``stop``.
 
-    ``problem`` says why it is not at work, None when it is; ``/readyz`` shows it.
+    ``problem`` says why it is not at work, None when it is; ``/readyz`` and the heartbeat show it.
     """
 
     def __init__(
@@ -84,7 +86,8 @@ class Share:
         self.tells_transitions = settings.owntracks_transitions
         self.metrics = metrics
         self.wake_notifier = wake_notifier
-        self.problem: str | None = "the share is restoring its state"
+        self._problem: str | None = "the share is restoring its state"
+        self._asked_s: float | None = None  # when the question began that the database has not answered yet
         self.failure: str | None = None  # why it ended by itself
         self.taken_over = False  # another engine has it now, and speaks for it
         self.watermark_us = NO_TIME
@@ -207,7 +210,7 @@ class Share:
 
     def run(self) -> None:
         """Receive, decide, commit, acknowledge until ``stop``; then take what was received, and snapshot."""
-        self.problem = None
+        self._problem = None
         next_tick_s = next_snapshot_s = next_look_s = time.monotonic()
         drain_until_s: float | None = None
         try:
@@ -243,11 +246,36 @@ class Share:
             self.failure = f"this engine stops: {error!r}; the log has the traceback"
             log.exception("the share ends")
         finally:
-            self.problem = self.failure or "the share has stopped"
+            self._problem = self.failure or "the share has stopped"
 
     def stop(self) -> None:
         """Ask ``run`` to end; join its thread afterwards."""
         self._stopping.set()
+
+    def abandon(self) -> None:
+        """Have ``run`` end without the database, which hangs: the broker keeps what was not committed."""
+        self._stopping.set()
+        self._store.abandon()
+
+    @property
+    def problem(self) -> str | None:
+        """Why this share is not at work, as a sentence; None: it is. Any thread may ask."""
+        asked_s = self._asked_s
+        if asked_s is not None and (waited_s := time.monotonic() - asked_s) > SLOW_S:
+            return (
+                f"the database is slow or hangs: no answer for {waited_s:.0f} s; nothing is acknowledged "
+                "meanwhile. Look at its load, its locks (pg_stat_activity) and its disk"
+            )
+        return self._problem
+
+    @contextlib.contextmanager
+    def _asking(self) -> Iterator[None]:
+        """The time in which the database owes an answer."""
+        self._asked_s = time.monotonic()
+        try:
+            yield
+        finally:
+            self._asked_s = None
 
     def commit(self, batch: Batch) -> None:
         """Commit; while the database is away, try again with the same decided batch.
@@ -270,11 +298,12 @@ class Share:
     def _look_at_database(self) -> bool:
         """Notice, also while nothing comes in, that the database is away or another has taken this share."""
         try:
-            self._store.confirm_epoch(self.number, self.epoch)
+            with self._asking():
+                self._store.confirm_epoch(self.number, self.epoch)
         except StoreUnavailable as error:
-            self.problem = f"the database is away: {error}"
+            self._problem = f"the database is away: {error}"
             return False
-        self.problem = None
+        self._problem = None
         return True
 
     def _take_replays(self) -> None:
@@ -288,15 +317,16 @@ class Share:
         attempt = 0
         while True:
             try:
-                answer = ask()
+                with self._asking():
+                    answer = ask()
             except StoreUnavailable as error:
-                self.problem = f"the database is away: {error}"
+                self._problem = f"the database is away: {error}"
                 log.warning("waiting for the database: %s", error)
                 if self._stopping.wait(RETRY_S[min(attempt, len(RETRY_S) - 1)]):
                     raise Stopping from error
                 attempt += 1
             else:
-                self.problem = None
+                self._problem = None
                 return answer
 
     def patiently(self, ask: Callable[[Store], T]) -> T:
@@ -334,7 +364,8 @@ class Share:
             )
         )
         try:
-            self._store.save_snapshot(self.number, self.epoch, self.last_batch, blob)
+            with self._asking():
+                self._store.save_snapshot(self.number, self.epoch, self.last_batch, blob)
         except StoreUnavailable as error:
             log.warning("no snapshot: %s", error)
         else:

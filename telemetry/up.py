@@ -48,8 +48,11 @@ __all__ = ["Up", "run_up"]
 
 log = logging.getLogger(__name__)
 
+STOP_S: Final = 13.5  # in all; an operator's limit is 15 s
+STOP_SERVERS_S: Final = 6.0  # of which the servers keep this much, should the database hang
 STOP_FLEET_S: Final = 3.0
 STOP_SHARE_S: Final = 8.0
+HUNG_S: Final = 0.3  # for each thread that may wait for a database which hangs
 STOP_NOTIFIER_S: Final = 2.0
 STOP_HOUSEKEEPER_S: Final = 0.5
 STOP_SESSION_S: Final = 1.0
@@ -57,6 +60,7 @@ STOP_WATCH_S: Final = 0.5
 STOP_COMMANDER_S: Final = 0.5
 STOP_HTTP_S: Final = 2.0
 HEARTBEAT_S: Final = 10.0
+TELL_S: Final = 2.0  # a trouble that lasts this long is told
 SICK_S: Final = 30.0  # no session with our own broker for so long; one waits up to 15 s between two tries
 
 
@@ -101,17 +105,32 @@ class Up:
         self._stack = ExitStack()
         self._began_s = time.monotonic()
         self._servers: dict[str, EmbeddedPostgres | EmbeddedBroker] = {}
+        self._stop_by_s: float | None = None  # when a stop that has begun must be over
+        self._database_hangs = False
+        self._trouble: tuple[float, bool] | None = None  # since when, and whether it was told
 
     def __enter__(self) -> Self:
         try:
             self._start()
         except BaseException:
-            self._stack.close()
+            self._close()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        self._stop_by_s = time.monotonic() + STOP_S
         self._stack.close()
+
+    def _stop(self, stop: Callable[[float], object], most_s: float) -> None:
+        """Stop a part that may wait for the database, within its time; soon, where the database hangs."""
+        self._stack.callback(lambda: stop(HUNG_S if self._database_hangs else most_s))
+
+    @property
+    def _left_s(self) -> float:
+        return STOP_S if self._stop_by_s is None else self._stop_by_s - time.monotonic()
 
     # --- starting, in order; the stack takes it down in the opposite order ------------------------
 
@@ -174,7 +193,7 @@ class Up:
 
     def _start_postgres(self) -> str:
         postgres = EmbeddedPostgres(self.settings.data_dir, self._say)
-        self._stack.callback(postgres.stop)
+        self._stack.callback(lambda: postgres.stop(max(self._left_s, 3.0)))
         self._servers["database"] = postgres
         return postgres.start()
 
@@ -212,20 +231,20 @@ class Up:
         self._notify_session = self._session(mqtt_url, "notify", [])
         self._dispatch = Dispatch(self.settings, database_url, self._notify_session, self.metrics)
         self._dispatch.start()
-        self._stack.callback(self._dispatch.stop, STOP_NOTIFIER_S)
+        self._stop(self._dispatch.stop, STOP_NOTIFIER_S)
 
     def _start_commander(self, database_url: str) -> None:
         store = self._stack.enter_context(contextlib.closing(Store.open(database_url)))
         commander = Commander(store, self._notify_session, self.settings.mqtt_root)
         commander.start()
-        self._stack.callback(commander.stop, STOP_COMMANDER_S)
+        self._stop(commander.stop, STOP_COMMANDER_S)
 
     def _start_housekeeper(self, database_url: str) -> None:
         store = Store.open(database_url, retention=_retention(self.settings))
         self._stack.callback(store.close)
         housekeeper = Housekeeper(store)
         housekeeper.start()
-        self._stack.callback(housekeeper.stop, STOP_HOUSEKEEPER_S)
+        self._stop(housekeeper.stop, STOP_HOUSEKEEPER_S)
 
     def _start_share(self, mqtt_url: str, rules: RulesVersion) -> None:
         root, number = self.settings.mqtt_root, self.settings.share
@@ -249,7 +268,7 @@ class Up:
         store = self._stack.enter_context(contextlib.closing(Store.open(database_url)))
         watch = RulesWatch(store, newest, self.share.adopt)
         watch.start()
-        self._stack.callback(watch.stop, STOP_WATCH_S)
+        self._stop(watch.stop, STOP_WATCH_S)
 
     def _session(
         self,
@@ -277,7 +296,12 @@ class Up:
 
     def _stop_share(self) -> None:
         self.share.stop()
-        self._share_thread.join(STOP_SHARE_S)
+        self._share_thread.join(max(min(STOP_SHARE_S, self._left_s - STOP_SERVERS_S), 0.5))
+        if self._share_thread.is_alive():
+            self._say("the database does not answer: what was not committed stays with the broker")
+            self._database_hangs = True
+            self.share.abandon()
+            self._share_thread.join(HUNG_S)
         if not self.share.taken_over:
             self._share_session.publish([self._heartbeat.message("stopped")], STOP_SESSION_S)
 
@@ -371,9 +395,25 @@ class Up:
             if reload.is_set():
                 reload.clear()
                 self._reload_rules()
+            self._tell_trouble()
             if time.monotonic() >= next_beat_s:
                 next_beat_s = time.monotonic() + HEARTBEAT_S
                 self._share_session.publish([self._heartbeat.of(self.share, self.metrics)], 1.0)
+
+    def _tell_trouble(self) -> None:
+        """Say, once each, that the engine is not at work for a while, why, and that it is again."""
+        reasons, now_s = self.not_ready(), time.monotonic()
+        if reasons:
+            since_s, told = self._trouble or (now_s, False)
+            if not told and now_s - since_s > TELL_S:
+                self._say(f"not at work: {'; '.join(reasons)}")
+                told = True
+            self._trouble = since_s, told
+        elif self._trouble is not None:
+            since_s, told = self._trouble
+            self._trouble = None
+            if told:
+                self._say(f"at work again after {now_s - since_s:.0f} s")
 
     def _start_again(self, start: Callable[[], object]) -> None:
         try:

@@ -32,7 +32,8 @@ __all__ = ["EmbeddedPostgres"]
 ROLE: Final = "ringfence"
 DATABASE: Final = "ringfence"
 START_S: Final = 300.0  # crash recovery reads up to max_wal_size of log; a slow disk needs minutes
-STOP_FAST_S: Final = 5.0  # disconnects and checkpoints; the whole `up` has 15 s to stop
+STOP_S: Final = 9.0  # in all; the whole `up` has 15 s to stop
+STOP_FAST_S: Final = 5.0  # disconnects and checkpoints
 STOP_IMMEDIATE_S: Final = 2.0  # no checkpoint: the next start recovers
 STOP_KILL_S: Final = 2.0
 LOG_TAIL_LINES: Final = 8
@@ -111,28 +112,32 @@ class EmbeddedPostgres:
         self._say(f"embedded PostgreSQL runs as {home.owner.name} ({time.monotonic() - began_s:.1f} s)")
         return self.url
 
-    def stop(self) -> None:
-        """End the server: fast, then without a checkpoint, then by force. Twice is fine."""
+    def stop(self, within_s: float = STOP_S) -> None:
+        """End the server: fast, then without a checkpoint, then by force. Twice is fine.
+
+        within_s : what there is for it; the less, the sooner it is ended by force, and then recovers later
+        """
         self._is_known = False
-        self._end_child()
+        self._end_child(within_s / STOP_S)
         if self._socket_dir is not None and self._socket_dir.parent != self.home.directory:
             shutil.rmtree(self._socket_dir, ignore_errors=True)
         if self._hold_fd is not None:
             os.close(self._hold_fd)
             self._hold_fd = None
 
-    def _end_child(self) -> None:
+    def _end_child(self, share_of_time: float = 1.0) -> None:
         child, self._child = self._child, None
         if child is None:
             return
+        part = min(share_of_time, 1.0)
         steps = (
-            (signal.SIGINT, STOP_FAST_S),
-            (signal.SIGQUIT, STOP_IMMEDIATE_S),
+            (signal.SIGINT, STOP_FAST_S * part),
+            (signal.SIGQUIT, STOP_IMMEDIATE_S * part),
             (signal.SIGKILL, STOP_KILL_S),
         )
         end([child.pid], steps)
         child.wait()
-        self._end_orphan()  # after SIGKILL the server's own children may take a moment to notice
+        self._end_orphan(part)  # after SIGKILL the server's own children may take a moment to notice
 
     @property
     def url(self) -> str:
@@ -240,7 +245,7 @@ class EmbeddedPostgres:
 
     # --- the server -------------------------------------------------------------------------------
 
-    def _end_orphan(self) -> None:
+    def _end_orphan(self, part: float = 1.0) -> None:
         """End what an earlier, killed run left working in our cluster, and clear its traces."""
         owner = self.home.owner
         if not self.cluster.exists():
@@ -261,7 +266,8 @@ class EmbeddedPostgres:
             )
             # Without a postmaster its children end by themselves, unless they hang.
             orphans = pids_working_in(self.cluster, "postgres", owner)
-            if not end(orphans, ((signal.SIGQUIT, STOP_IMMEDIATE_S), (signal.SIGKILL, STOP_KILL_S))):
+            steps = ((signal.SIGQUIT, STOP_IMMEDIATE_S * part), (signal.SIGKILL, STOP_KILL_S))
+            if not end(orphans, steps):
                 raise StartError(
                     f"processes {orphans} of an earlier run still use {self.cluster} and can't be ended "
                     "(a disk that hangs?); end them, then start again"

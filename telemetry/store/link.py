@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import os
+import socket
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
+
+import psycopg
 
 from telemetry.store.connect import Row, connect, shown
 from telemetry.store.errors import StaleEpoch, StoreError, StoreUnavailable, translated
@@ -25,7 +29,17 @@ class Link:
         self.url = url
         self._name = "ringfence"
         self._held: tuple[int, int] | None = None
+        self._abandoned = False
         self._connection: Connection[Row] | None = connect(url, self._name)
+
+    def abandon(self) -> None:
+        """Give the database up for good, from another thread: who waits for it gets StoreUnavailable."""
+        self._abandoned = True
+        connection = self._connection
+        if connection is None:
+            return
+        with suppress(psycopg.Error, OSError), socket.socket(fileno=os.dup(connection.fileno())) as end:
+            end.shutdown(socket.SHUT_RDWR)  # wakes the wait, which the close of a descriptor would not
 
     def close(self) -> None:
         """Close the connection; the link can't be used any more."""
@@ -67,6 +81,8 @@ class Link:
         self._held = (share, epoch)
 
     def _alive(self, doing: str) -> Connection[Row]:
+        if self._abandoned:
+            raise StoreUnavailable(f"{doing}: this engine stops and waits for the database no more")
         if self._connection is None or self._connection.closed:
             try:
                 self._connection = connect(self.url, self._name)

@@ -78,6 +78,10 @@ class Store:
         """
         return cls(Link(url), retention, now_us)
 
+    def abandon(self) -> None:
+        """Have every call, also one under way in another thread, raise StoreUnavailable from now on."""
+        self._link.abandon()
+
     def close(self) -> None:
         """Close the connection."""
         self._link.close()
