@@ -235,13 +235,12 @@ def simulate(
         ),
     ] = "city",
     exact_sessions: Annotated[
-        bool | None,
+        bool,
         typer.Option(
-            "--exact-sessions/--shared-sessions",
-            help="An MQTT session with a last will for each device, or four that all share. "
-            "Left out: exact for up to 64 devices.",
+            "--exact-sessions",
+            help="Give each device an MQTT session and a last will. Up to 64 devices have them anyway.",
         ),
-    ] = None,
+    ] = False,
     truth: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write what really happened there, as Parquet.")
     ] = None,
@@ -272,7 +271,7 @@ def simulate(
         scenario=scenario,
         truth=truth,
         duration_s=duration,
-        exact_sessions=exact_sessions,
+        exact_sessions=exact_sessions or None,
         quiet=quiet,
         until_input_ends=until_input_ends,
     )
