@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 BENCH_STAMP := $(VENV)/.bench-ready
 
-.PHONY: setup run test kills differential lint fuzz-api bench truth lock clean
+.PHONY: setup run test kills outages differential lint fuzz-api bench truth lock clean
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -34,6 +34,9 @@ test: $(STAMP) lint ## lint, then every test that needs nothing but this reposit
 
 kills: $(STAMP) ## SIGKILL engine, database and broker under load, 500 times (about an hour; KILLS=n)
 	@RINGFENCE_KILLS=$(or $(KILLS),500) $(BIN)/python -m pytest tests/end_to_end/test_kills.py -s
+
+outages: $(STAMP) ## outages of a minute, and a million pings in any order (about 10 minutes; OUTAGE=s, PINGS=n)
+	@RINGFENCE_OUTAGE_S=$(or $(OUTAGE),60) RINGFENCE_PERMUTED_PINGS=$(or $(PINGS),1000000) $(BIN)/python -m pytest tests/end_to_end/test_outages.py -s
 
 differential: $(STAMP) ## compare covering with two oracles on 100 million pairs (some minutes; PAIRS=n)
 	@$(BIN)/python -m tests.geofence.differential --pairs $(or $(PAIRS),100000000)

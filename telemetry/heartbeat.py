@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -11,11 +11,15 @@ from geofence import NO_TIME, to_rfc3339
 from telemetry.columns import Outgoing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from telemetry.metrics import Metrics
     from telemetry.share import Share
     from telemetry.up import Up
 
-__all__ = ["EngineHealth", "Heartbeat"]
+__all__ = ["EngineHealth", "Heartbeat", "Trouble"]
+
+TELL_S: Final = 2.0  # a trouble that lasts this long is told
 
 
 class EngineHealth:
@@ -76,3 +80,26 @@ class Heartbeat:
             pings_per_s=round(rate, 1),
             problem=share.problem,
         )
+
+
+class Trouble:
+    """Says, once each, that the engine is not at work for a while and why, and that it is again."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._since_s: float | None = None
+        self._told = False
+
+    def look(self, reasons: Sequence[str]) -> None:
+        """``reasons``: why the engine is not at work now; empty: it is."""
+        now_s = time.monotonic()
+        if not reasons:
+            if self._told and self._since_s is not None:
+                self._say(f"at work again after {now_s - self._since_s:.0f} s")
+            self._since_s, self._told = None, False
+            return
+        if self._since_s is None:
+            self._since_s = now_s
+        if not self._told and now_s - self._since_s > TELL_S:
+            self._say(f"not at work: {'; '.join(reasons)}")
+            self._told = True

@@ -23,7 +23,7 @@ from telemetry.api.app import create_app
 from telemetry.channels.dispatch import Dispatch
 from telemetry.commander import Commander
 from telemetry.config import Settings, SettingsError
-from telemetry.heartbeat import EngineHealth, Heartbeat
+from telemetry.heartbeat import EngineHealth, Heartbeat, Trouble
 from telemetry.housekeeper import Housekeeper
 from telemetry.metrics import Metrics
 from telemetry.mqtt.session import Session
@@ -60,7 +60,6 @@ STOP_WATCH_S: Final = 0.5
 STOP_COMMANDER_S: Final = 0.5
 STOP_HTTP_S: Final = 2.0
 HEARTBEAT_S: Final = 10.0
-TELL_S: Final = 2.0  # a trouble that lasts this long is told
 SICK_S: Final = 30.0  # no session with our own broker for so long; one waits up to 15 s between two tries
 
 
@@ -107,7 +106,6 @@ class Up:
         self._servers: dict[str, EmbeddedPostgres | EmbeddedBroker] = {}
         self._stop_by_s: float | None = None  # when a stop that has begun must be over
         self._database_hangs = False
-        self._trouble: tuple[float, bool] | None = None  # since when, and whether it was told
 
     def __enter__(self) -> Self:
         try:
@@ -376,6 +374,7 @@ class Up:
     def serve(self, stop: threading.Event, reload: threading.Event) -> None:
         """Beat, reload rules when asked, until ``stop`` or until the share ends by itself."""
         next_beat_s = served_s = time.monotonic()
+        trouble = Trouble(self._say)
         while not stop.wait(0.2):
             if not self._share_thread.is_alive():
                 self.failure = self.share.failure or "the share ended"
@@ -395,25 +394,10 @@ class Up:
             if reload.is_set():
                 reload.clear()
                 self._reload_rules()
-            self._tell_trouble()
+            trouble.look(self.not_ready())
             if time.monotonic() >= next_beat_s:
                 next_beat_s = time.monotonic() + HEARTBEAT_S
                 self._share_session.publish([self._heartbeat.of(self.share, self.metrics)], 1.0)
-
-    def _tell_trouble(self) -> None:
-        """Say, once each, that the engine is not at work for a while, why, and that it is again."""
-        reasons, now_s = self.not_ready(), time.monotonic()
-        if reasons:
-            since_s, told = self._trouble or (now_s, False)
-            if not told and now_s - since_s > TELL_S:
-                self._say(f"not at work: {'; '.join(reasons)}")
-                told = True
-            self._trouble = since_s, told
-        elif self._trouble is not None:
-            since_s, told = self._trouble
-            self._trouble = None
-            if told:
-                self._say(f"at work again after {now_s - since_s:.0f} s")
 
     def _start_again(self, start: Callable[[], object]) -> None:
         try:

@@ -26,9 +26,9 @@ def up(said: list[str], monkeypatch: pytest.MonkeyPatch) -> Up:
     monkeypatch.setattr(up_module, "SICK_S", 0.1)
     up = Up(load_settings(), said.append)
     up._share_thread = threading.current_thread()
-    up._share_session = SimpleNamespace(ready=False, publish=lambda *_: None)
+    up._share_session = SimpleNamespace(ready=False, problem=None, publish=lambda *_: None)
     up._heartbeat = SimpleNamespace(of=lambda *_: None)
-    up.share = up.metrics = None
+    up.share, up.metrics = SimpleNamespace(problem=None), None
     return up
 
 
