@@ -142,10 +142,14 @@ class NativeDays:
 
 
 class TimescaleChunks:
-    """Hypertables with a chunk for each day; the extension makes chunks when rows come."""
+    """Hypertables with a chunk for each day; the extension makes chunks when rows come.
 
-    def __init__(self, version: str) -> None:
-        self.name = f"timescaledb {version}"
+    licence : ``apache`` or ``timescale``, of the server; the columnstore is part of the second alone
+    """
+
+    def __init__(self, version: str, licence: str) -> None:
+        edition = "Apache edition: no columnstore" if licence == "apache" else "columnstore not used"
+        self.name = f"timescaledb {version}, {edition}"
 
     @staticmethod
     def cut(connection: Connection[Any], table: str, column: str) -> None:

@@ -53,7 +53,7 @@ def layout_of(connection: Connection[Any]) -> tuple[int, Layout | None]:
             "this database was made with TimescaleDB, and the extension is gone from it; "
             "install it again (CREATE EXTENSION timescaledb)"
         )
-    return found, TimescaleChunks(version)
+    return found, TimescaleChunks(version, _licence(connection))
 
 
 def migrate(connection: Connection[Any], url: str) -> Layout:
@@ -124,12 +124,18 @@ def _choose_layout(connection: Connection[Any], url: str) -> Layout:
             *OLDEST_TIMESCALE,
         )
         return NativeDays()
-    return TimescaleChunks(version)
+    return TimescaleChunks(version, _licence(connection))
 
 
 def _installed(connection: Connection[Any]) -> str | None:
     row = connection.execute("SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'").fetchone()
     return None if row is None else str(row[0])
+
+
+def _licence(connection: Connection[Any]) -> str:
+    """Under which licence the extension runs: Debian's is built under the Apache one alone."""
+    row = connection.execute("SELECT current_setting('timescaledb.license', true)").fetchone()
+    return str(row[0]) if row is not None and row[0] is not None else "apache"
 
 
 def _install(url: str) -> str | None:

@@ -96,7 +96,7 @@ class Store:
 
     @property
     def extension(self) -> str | None:
-        """``timescaledb 2.19.3`` where tables are hypertables, None where they have native partitions."""
+        """``timescaledb 2.19.3``, with its edition, where tables are hypertables; None: native partitions."""
         with self._link.use("asking for the schema") as connection:
             layout = self._layout_of(connection)
         return layout.name if isinstance(layout, TimescaleChunks) else None

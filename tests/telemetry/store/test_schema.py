@@ -46,6 +46,8 @@ def test_the_kind_of_database_decides_how_tables_are_cut(store, query, request):
     if "timescale" in request.node.callspec.id:
         assert store.extension is not None
         assert store.extension.startswith("timescaledb 2.")
+        ((licence,),) = query("SELECT current_setting('timescaledb.license')")
+        assert ("Apache edition: no columnstore" in store.extension) == (licence == "apache")
         hypertables = query("SELECT hypertable_name FROM timescaledb_information.hypertables")
         assert {name for (name,) in hypertables} == set(DAILY)
     else:
