@@ -84,6 +84,35 @@ def test_a_newer_schema_is_refused(store, database_url, query):
     other.close()
 
 
+def test_a_database_goes_forward_with_its_rows_and_the_older_program_refuses_it_then(
+    store, make, database_url, query, tmp_path, monkeypatch
+):
+    """A version that does not exist yet adds a column and a table. What fails in the middle changes nothing."""
+    store.commit(make.batch(make.pings("a17", "b2")))
+    second = tmp_path / "second.sql"
+    steps = "ALTER TABLE pings ADD COLUMN pressure_pa integer;\nCREATE TABLE later (n integer);\n"
+    with monkeypatch.context() as newer:
+        newer.setattr("telemetry.store.schema.MIGRATIONS", ("schema.sql", str(second)))
+        newer.setattr("telemetry.store.schema.VERSION", VERSION + 1)
+        newer.setattr("telemetry.store.store.VERSION", VERSION + 1)
+        second.write_text(steps + "SELECT nonsense;")
+        program = Store.open(database_url, now_us=lambda: NOW_US)
+        with pytest.raises(StoreError):
+            program.migrate()
+        assert query("SELECT max(version), to_regclass('later') IS NULL FROM ringfence_schema") == [(1, True)]
+        second.write_text(steps)
+        program.migrate()
+        make.lease = program.take_share(0)
+        program.commit(make.batch(make.pings("a17")))
+        program.close()
+    assert query("SELECT count(*), count(pressure_pa) FROM pings") == [(3, 0)]
+    assert query("SELECT version FROM ringfence_schema ORDER BY 1") == [(1,), (2,)]
+    older = Store.open(database_url)
+    with pytest.raises(SchemaTooNew):
+        older.migrate()
+    older.close()
+
+
 def test_a_store_without_a_schema_says_so(database_url, make):
     store = Store.open(database_url)
     with pytest.raises(StoreError, match="run the migration"):
