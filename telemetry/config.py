@@ -210,6 +210,12 @@ class Settings(BaseModel):
         return _is_loopback(self.http_host)
 
     @property
+    def proxied_names(self) -> tuple[str, ...]:
+        """Names by which a proxy reaches API and console; whoever comes that way is somewhere else."""
+        names = self.allowed_hosts.replace(" ", "").split(",")
+        return tuple(name for name in names if name and not _is_loopback(name))
+
+    @property
     def mqtt_own_cert(self) -> tuple[Path, Path] | None:
         """Certificate and key that we show to the broker."""
         return None if self.mqtt_cert is None or self.mqtt_key is None else (self.mqtt_cert, self.mqtt_key)

@@ -175,6 +175,12 @@ class Up:
         settings = self.settings
         with contextlib.closing(KeyRing.open(database_url, by="ringfence up")) as keys:
             some = keys.any()
+        if settings.proxied_names and not some:
+            raise SettingsError(
+                f"allowed_hosts names {', '.join(settings.proxied_names)}, so a proxy brings people from "
+                "elsewhere, and there is neither account nor token; start without allowed_hosts, make one "
+                "with `ringfence user add` or `ringfence token add`, and start again"
+            )
         if settings.http_is_loopback:
             return
         if not some:
@@ -313,8 +319,10 @@ class Up:
             tile_url=self.settings.tile_url,
             allowed_hosts=_allowed_hosts(settings),
             loopback=settings.http_is_loopback,
+            keys_needed=bool(settings.proxied_names),
             session_s=settings.session_hours * 3600,
-            reason_needed=settings.require_reason and not settings.http_is_loopback,
+            reason_needed=settings.require_reason
+            and (not settings.http_is_loopback or bool(settings.proxied_names)),
         )
         config = uvicorn.Config(
             app,

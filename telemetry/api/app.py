@@ -60,6 +60,7 @@ def create_app(
     tile_url: str | None = None,
     allowed_hosts: Sequence[str] = (),
     loopback: bool = True,
+    keys_needed: bool = False,
     session_s: float = 12 * 3600.0,
     reason_needed: bool = False,
 ) -> FastAPI:
@@ -69,6 +70,7 @@ def create_app(
     tile_url        : raster tiles under the console's map, as https://…/{z}/{x}/{y}.png
     allowed_hosts   : names besides loopback ones that a reverse proxy may pass as Host
     loopback        : it can be reached from this machine alone: nobody logs in until somebody can
+    keys_needed     : a proxy brings people from elsewhere, so on loopback too everybody logs in
     session_s       : how long a log-in of a browser lasts
     reason_needed   : a look at a person's track or record must say why
 
@@ -101,7 +103,7 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.hub = hub
-    door = Door(reader.gate, loopback=loopback, session_s=session_s)
+    door = Door(reader.gate, loopback=loopback and not keys_needed, session_s=session_s)
     app.state.looking = Looking(reader.gate, needs_reason=reason_needed)
     app.add_middleware(
         Guard, door=door, allowed_hosts=allowed_hosts, any_address=not loopback, tile_url=tile_url

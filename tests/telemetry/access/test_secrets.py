@@ -86,8 +86,13 @@ def test_off_loopback_somebody_must_be_able_to_log_in(embedded_database_url, tmp
     look("127.0.0.1:0")
     with pytest.raises(SettingsError, match="neither account nor token; start with"):
         look("0.0.0.0:0")
+    look("127.0.0.1:0", allowed_hosts="localhost, 127.0.0.1")
+    with pytest.raises(SettingsError, match=r"allowed_hosts names console\.example, so a proxy"):
+        look("127.0.0.1:0", allowed_hosts="localhost, console.example")
     with contextlib.closing(KeyRing.open(embedded_database_url, by="tests")) as ring:
         ring.add_account("m.ito", "operator", None, hash_password("four random words"))
+        look("127.0.0.1:0", allowed_hosts="console.example")
+        assert said == []
         look("0.0.0.0:0")
         assert "without TLS" in said[0]
         look("0.0.0.0:0", http_cert=tmp_path / "c", http_key=tmp_path / "k")

@@ -130,3 +130,11 @@ def test_without_a_database_all_is_unavailable_but_the_process_lives(problem):
         for answer in answers:
             assert problem(answer, 503)["type"].endswith("database-unavailable")
             assert int(answer.headers["retry-after"]) > 0
+
+
+def test_behind_a_proxy_nobody_is_the_local_user(filled):
+    options = {"allowed_hosts": ["console.example"], "keys_needed": True}
+    with serving(filled.url, **options) as url, httpx.Client(base_url=url) as client:
+        for host in ("console.example", "localhost"):
+            assert client.get("/api/v1/devices", headers={"Host": host}).status_code == 401
+        assert client.get("/healthz").status_code == 200

@@ -114,9 +114,7 @@ def test_every_screen_keeps_the_rules(filled, chromium, axe, look):
     assert {name: lines for name, lines in found.items() if lines} == {}
 
 
-@pytest.mark.parametrize(
-    "look", [{}, {"dark": True, "width": 390, "height": 844, "phone": True}], ids=["light-1280", "dark-phone"]
-)
+@LOOKS
 def test_what_is_shown_while_something_is_missing_keeps_them_too(town, chromium, axe, look):
     found = {}
     page = chromium.page(**look)
