@@ -296,6 +296,24 @@ def test_while_the_database_is_away_nothing_is_acknowledged_and_nothing_is_lost(
     assert database.rows("SELECT seq, count(*) FROM pings GROUP BY seq HAVING count(*) > 1") == []
 
 
+def test_a_lone_ping_waits_for_no_other_and_what_has_gathered_is_taken_at_once(
+    station, device, database, eventually, embedded_database_url
+):
+    one = station(tick_s=3600)
+    now = datetime.now(UTC)
+    for seq in range(5):  # each is stored before the next is sent
+        ping(device, "a17", seq, now + timedelta(milliseconds=seq))
+        eventually(lambda: database.count("pings") == seq + 1, 20)  # noqa: B023 - called at once
+    assert database.rows("SELECT pings FROM batches WHERE pings > 0 ORDER BY number") == [(1,)] * 5
+    with locked_out(embedded_database_url):
+        for seq in range(5, 405):
+            ping(device, "a17", seq, now + timedelta(milliseconds=seq))
+        eventually(lambda: one.share.problem is not None, 20)
+    eventually(lambda: database.count("pings") == 405, 60)
+    ((largest,),) = database.rows("SELECT max(pings) FROM batches")
+    assert largest > 200
+
+
 def test_a_share_can_be_stopped_while_the_database_is_away(
     station, device, database, eventually, embedded_database_url
 ):

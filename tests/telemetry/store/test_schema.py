@@ -87,7 +87,7 @@ def test_a_newer_schema_is_refused(store, database_url, query):
 def test_a_database_goes_forward_with_its_rows_and_the_older_program_refuses_it_then(
     store, make, database_url, query, tmp_path, monkeypatch
 ):
-    """A version that does not exist yet adds a column and a table. What fails in the middle changes nothing."""
+    """A version that does not exist yet: a column and a table; a failure in its middle changes nothing."""
     store.commit(make.batch(make.pings("a17", "b2")))
     second = tmp_path / "second.sql"
     steps = "ALTER TABLE pings ADD COLUMN pressure_pa integer;\nCREATE TABLE later (n integer);\n"
