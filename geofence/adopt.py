@@ -17,29 +17,35 @@ from geofence.units import NO_TIME
 
 if TYPE_CHECKING:
     from geofence.engine import Engine
+    from geofence.eras import Era
     from geofence.records import Decided
     from geofence.ruleset import Rule, Ruleset
 
 __all__ = ["adopt"]
 
 
-def adopt(engine: Engine, ruleset: Ruleset, effective_us: int) -> Decided:
+def adopt(
+    engine: Engine,
+    ruleset: Ruleset,
+    effective_us: int,
+    version: int = 0,
+    *,
+    beside: Engine | None = None,
+) -> Decided:
     """Close what the old rules had open and the new ones do not repeat; carry over what is unchanged.
 
     A rule is unchanged when its text is, and its zones are, and whom it binds it bound before: its beliefs,
     open violations and windows go on. A new or changed rule begins at effective_us, grace included.
+
+    beside : an engine that judges by ``ruleset`` already, whose plan and index of zones are shared; then the
+             change is one that is gone through again
     """
     state = engine.state
     known = np.flatnonzero(state.devices["known"][: int(state.used[0])]).astype(np.int32)
     engine.let_time_act(known[state.due_us[known] <= effective_us], effective_us)
     old, old_ruleset = engine.plan, engine.ruleset
     same = _unchanged(old_ruleset, ruleset)
-    carried = {ruleset.rules[new].id for new in same.values()}
-    effective = {
-        rule.id: old.effective.get(rule.id, NO_TIME) if rule.id in carried else effective_us
-        for rule in ruleset.rules
-    }
-    plan = Plan(ruleset, {k: v for k, v in effective.items() if v != NO_TIME}, Calendars())
+    plan = _plan(old, ruleset, same, effective_us) if beside is None else beside.plan
     fresh = State.empty()
     if len(known):
         count = int(state.used[0])
@@ -49,20 +55,58 @@ def adopt(engine: Engine, ruleset: Ruleset, effective_us: int) -> Decided:
         plan.enlist(fresh, known.tolist(), [engine.devices.ids[slot] for slot in known.tolist()])
     zone_of = _zones_again(old_ruleset, ruleset)
     change = _Change(engine, state, fresh, same, zone_of, effective_us)
+    untouched = np.zeros(int(state.used[0]), np.bool_)
     for slot in known.tolist():
+        untouched[slot] = _nothing_changes(change, plan, slot)
         _carry_device(change, slot)
+        if not untouched[slot]:  # older pings are for the rules before
+            fresh.devices["acted_us"][slot] = max(int(fresh.devices["acted_us"][slot]), effective_us)
     decided = engine.decided(np.zeros(0, np.bool_))
-    engine.ruleset, engine.effective_us = ruleset, effective_us
+    era = engine.eras.end(engine, ruleset, effective_us, untouched, lasts=beside is None)
+    engine.ruleset, engine.effective_us, engine.version = ruleset, effective_us, version
     engine.state = fresh
-    engine.use(plan)
-    _renumber_ledger(engine, old_ruleset, same, zone_of)
+    if beside is None:
+        engine.use(plan)
+    else:
+        engine.plan, engine.questions = plan, beside.questions
+    _renumber_ledger(engine, era, old_ruleset, same, zone_of)
     plan.calendars.cover(effective_us, max(effective_us, engine.watermark_us))
     _settle_due(engine, known, effective_us, anew=old_ruleset.leaves != ruleset.leaves)
     return decided
 
 
-def _renumber_ledger(engine: Engine, old: Ruleset, same: dict[int, int], zone_of: dict[int, int]) -> None:
-    """Keep what was said of rules and zones that go on, under their new numbers."""
+def _plan(old: Plan, ruleset: Ruleset, same: dict[int, int], effective_us: int) -> Plan:
+    """The new rules made ready: those that go on began when they did, the others now."""
+    carried = {ruleset.rules[new].id for new in same.values()}
+    effective = {
+        rule.id: old.effective.get(rule.id, NO_TIME) if rule.id in carried else effective_us
+        for rule in ruleset.rules
+    }
+    return Plan(ruleset, {k: v for k, v in effective.items() if v != NO_TIME}, Calendars())
+
+
+def _nothing_changes(change: _Change, plan: Plan, slot: int) -> bool:
+    """Whether the device goes on as if there had been no change: the same rules, in the same order, at the
+    same times.
+    """
+    spans = []
+    for devices in (change.state.devices, change.fresh.devices):
+        row = devices[slot]
+        spans.append(slice(int(row["duty"]), int(row["duty_stop"])))
+    before, after = change.state.duties[spans[0]], change.fresh.duties[spans[1]]
+    if [change.same.get(rule, NONE) for rule in before["rule"].tolist()] != after["rule"].tolist():
+        return False
+    if before["until_us"].tolist() != after["until_us"].tolist():
+        return False
+    old, new = change.engine.plan.calendars.all, plan.calendars.all
+    numbers = zip(before["calendar"].tolist(), after["calendar"].tolist(), strict=True)
+    return all(old[a] == new[b] for a, b in numbers)
+
+
+def _renumber_ledger(
+    engine: Engine, era: Era, old: Ruleset, same: dict[int, int], zone_of: dict[int, int]
+) -> None:
+    """Keep what was said of rules and zones that go on, renumbered; leave the rest to the era."""
     ledger = engine.ledger
     ledger.gather()
     rule_map = np.full(len(old.rules) + 1, NONE, np.int32)
@@ -74,12 +118,14 @@ def _renumber_ledger(engine: Engine, old: Ruleset, same: dict[int, int], zone_of
     rows = ledger.violations
     rule, zone = rule_map[rows["rule"]], zone_map[rows["zone"]]
     keep = (rule != NONE) & ((zone != NONE) | (rows["zone"] == NONE))
+    moves = ledger.transitions
+    zone_after = zone_map[moves["zone"]]
+    stay = zone_after != NONE
+    era.left.add(rows[~keep], ledger.when[~keep], moves[~stay])
     ledger.violations, ledger.when = rows[keep], ledger.when[keep]
     ledger.violations["rule"], ledger.violations["zone"] = rule[keep], zone[keep]
-    moves = ledger.transitions
-    zone = zone_map[moves["zone"]]
-    ledger.transitions = moves[zone != NONE]
-    ledger.transitions["zone"] = zone[zone != NONE]
+    ledger.transitions = moves[stay]
+    ledger.transitions["zone"] = zone_after[stay]
 
 
 def _features(ruleset: Ruleset) -> dict[str, str]:
@@ -172,7 +218,7 @@ def _carry_duty(change: _Change, slot: int, duty: Any, to: int) -> None:
     state, fresh = change.state, change.fresh
     target = fresh.duties[to]
     rule = int(target["rule"])
-    for name in ("since_us", "told_us", "fixes", "wrong", "score", "due_us"):
+    for name in ("since_us", "told_us", "fixes", "wrong", "score", "lag", "due_us"):
         target[name] = duty[name]
     target["open"] = _carry_open(change, int(duty["open"]), rule)
     place = {int(fresh.pairs[p]["zone"]): p for p in range(int(target["first"]), int(target["stop"]))}

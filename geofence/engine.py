@@ -15,6 +15,7 @@ from geofence._kernels.deadlines import advance_due, begin_check_ins
 from geofence._kernels.evidence import confidence_ppm
 from geofence._kernels.judge import judge
 from geofence._kernels.world import Batch, Said, World
+from geofence.eras import Eras
 from geofence.ledger import Ledger
 from geofence.pings import Devices, Pings
 from geofence.plan import Calendars, Plan
@@ -48,17 +49,26 @@ class Engine:
     """
 
     def __init__(
-        self, ruleset: Ruleset, devices: Devices | None = None, *, beside: Engine | None = None
+        self,
+        ruleset: Ruleset,
+        devices: Devices | None = None,
+        *,
+        version: int = 0,
+        beside: Engine | None = None,
     ) -> None:
-        """``beside``: an engine of this very ``ruleset`` whose plan and index of zones it shares; else both
+        """``version``: by which others know these rules; every decision carries it.
+
+        ``beside``: an engine of this very ``ruleset`` whose plan and index of zones it shares; else both
         are built, which takes a part of a second for thousands of zones.
         """
         if beside is not None and beside.ruleset is not ruleset:
             raise ValueError("the engine to share with judges by another rule set; give the one it has")
         self.ruleset: Ruleset = ruleset
+        self.version: int = version if beside is None else beside.version
         self.devices = Devices() if devices is None else devices
         self.watermark_us = NO_TIME
         self.effective_us = NO_TIME  # when these rules took effect, if others held before
+        self.eras = Eras()  # those others
         self.state = State.empty()
         self.deaf = np.zeros((0, 2), np.int64)
         self.ledger = Ledger()
@@ -134,16 +144,20 @@ class Engine:
         """Judge devices again from their history, late pings included, and amend what was said by adding.
 
         ``history`` holds for each of its devices every stored ping from some time before the late ones on.
+        Each stretch is judged by the rules that held then; ``Decided.parts`` has earlier ones apart.
         """
         from geofence.rejudge import rejudge  # noqa: PLC0415 - it needs this module
 
         return rejudge(self, history)
 
-    def adopt(self, ruleset: Ruleset, effective_us: int) -> Decided:
-        """Change to other rules at a time. What was decided stays; the rows tell of the rules before."""
+    def adopt(self, ruleset: Ruleset, effective_us: int, version: int = 0) -> Decided:
+        """Change to other rules at a time. What was decided stays; the rows tell of the rules before.
+
+        ``version``: by which others know the new rules.
+        """
         from geofence.adopt import adopt  # noqa: PLC0415 - it needs this module
 
-        return adopt(self, ruleset, effective_us)
+        return adopt(self, ruleset, effective_us, version)
 
     @property
     def beliefs(self) -> int:
@@ -204,6 +218,8 @@ class Engine:
             state.reserve(devices=highest - int(state.used[0]))
             fresh = slice(int(state.used[0]), highest)
             state.devices[fresh] = blank_device()
+            # who is not known yet may have spoken before these rules: that is judged by those before
+            state.devices["acted_us"][fresh] = self.effective_us
             state.due_us[fresh] = FAR_FUTURE
             state.used[0] = highest
         new = np.unique(device[state.devices["known"][device] == 0])
@@ -308,7 +324,7 @@ class Engine:
         said.count[:] = 0
         self._count_on(violations)
         self.ledger.note(violations, when, transitions)
-        return Decided(self.devices, self.ruleset, transitions, violations, late)
+        return Decided(self.devices, self.ruleset, transitions, violations, late, self.version)
 
     def _name(self, rows: NDArray[Any], kind: str = "") -> None:
         """Give rows of violations their ids."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -97,6 +97,8 @@ class Decided:
     violations  : VIOLATION (k,)   in order of device, then confirmation; one row for each change
     late        : bool (n,)        the pings given to ``check`` that are older than their device's state;
                                    they were not judged (``Engine.rejudge`` does that, from history)
+    version     : of the rules, as the engine was told; 0: it was told none
+    earlier     : what late pings change under rules that held before, oldest first
     """
 
     devices: Devices
@@ -104,6 +106,13 @@ class Decided:
     transitions: NDArray[Any]
     violations: NDArray[Any]
     late: NDArray[np.bool_]
+    version: int = 0
+    earlier: tuple[Decided, ...] = ()
 
     def __len__(self) -> int:
-        return len(self.transitions) + len(self.violations)
+        return len(self.transitions) + len(self.violations) + sum(map(len, self.earlier))
+
+    @property
+    def parts(self) -> list[Decided]:
+        """Each with rows of one version of the rules alone, in their order."""
+        return [*self.earlier, replace(self, earlier=())] if self.earlier else [self]

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from geofence._kernels.kinds import KINDS
+from geofence.adopt import adopt
+from geofence.graft import graft
 from geofence.ledger import HORIZON_US
 from geofence.pings import Devices, Pings
 from geofence.records import (
@@ -23,95 +24,203 @@ from geofence.records import (
     WITHDRAWN,
     Decided,
 )
-from geofence.state import NONE
 from geofence.units import NO_TIME
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from geofence.engine import Engine
+    from geofence.eras import Era
+    from geofence.ruleset import Ruleset
     from geofence.state import State
 
 __all__ = ["rejudge"]
 
-_CHECK_IN: Final = KINDS.index("check_in")
 _SAME: Final = ("closed_us", "confirmed_us", "confidence_ppm", "depth_mm", "depth_error_mm", "fixes")
 
 
 def rejudge(engine: Engine, history: Pings) -> Decided:
     """Judge the devices of ``history`` again, put their new state in place, and say what changes.
 
-    Decisions from before the present rules took effect, and from before the horizon, stand.
+    Each stretch is judged by the rules that held then. Decisions from before the horizon stand.
     """
     if history.devices is not engine.devices:
         raise ValueError("this history counts devices in another table; read it with engine.devices")
-    history = history.take(history.fix_time_us >= engine.effective_us)
+    if engine.eras.floor_us != NO_TIME:
+        history = history.take(history.fix_time_us > engine.eras.floor_us)
     slots = np.unique(history.device)
-    if not len(slots):
-        return Decided(
-            engine.devices,
-            engine.ruleset,
-            np.zeros(0, TRANSITION),
-            np.zeros(0, VIOLATION),
-            np.zeros(0, np.bool_),
+    said = _Said(engine)
+    if len(slots):
+        engine.enlist(slots)
+        ends = _ends_that_matter(engine, history, slots)
+        touched = np.isin(slots, [slot for found in ends.values() for slot in found])
+        for group, through in ((slots[~touched], []), (slots[touched], sorted(ends))):
+            if len(group):
+                part = history.take(np.isin(history.device, group)) if len(group) < len(slots) else history
+                _rejudge_together(engine, part, group, through, said)
+    return said.decided()
+
+
+def _ends_that_matter(engine: Engine, history: Pings, slots: NDArray[np.int32]) -> dict[int, list[int]]:
+    """Places of the eras whose end meant something for a device within its history -> those devices."""
+    eras = engine.eras.all
+    if not eras:
+        return {}
+    first_us = np.full(len(slots), np.iinfo(np.int64).max)
+    np.minimum.at(first_us, np.searchsorted(slots, history.device), history.fix_time_us)
+    pairs = list(zip(slots.tolist(), first_us.tolist(), strict=True))
+    found = {
+        at: [slot for slot, begin_us in pairs if era.until_us >= begin_us and era.changed(slot)]
+        for at, era in enumerate(eras)
+    }
+    return {at: touched for at, touched in found.items() if touched}
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Whose numbers rows are in. era: where rows of ended rules are kept; None: the present rules."""
+
+    ruleset: Ruleset
+    version: int
+    era: Era | None
+
+    def rule_id(self, row: Any) -> str:
+        return self.ruleset.rules[int(row["rule"])].id
+
+    def zone_id(self, row: Any) -> str:
+        zone = int(row["zone"])
+        return self.ruleset.zones.ids[zone] if zone >= 0 else ""
+
+
+class _Said:
+    """What is to be said, by the rules that it is said under."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._rows: dict[int, list[tuple[Any, int]]] = {}  # of id(era), 0: the present
+        self._moves: dict[int, list[Any]] = {}
+        self._sources: dict[int, _Source] = {0: _Source(engine.ruleset, engine.version, None)}
+
+    def _key(self, source: _Source) -> int:
+        if source.era is None:
+            return 0
+        self._sources.setdefault(id(source.era), source)
+        return id(source.era)
+
+    def row(self, source: _Source, row: Any, when_us: int) -> None:
+        self._rows.setdefault(self._key(source), []).append((row, when_us))
+
+    def move(self, source: _Source, row: Any) -> None:
+        self._moves.setdefault(self._key(source), []).append(row)
+
+    def remember(self) -> None:
+        """Note all that is not noted yet where later late pings will look for it."""
+        for key, source in self._sources.items():
+            rows, when, moves = self._columns(key)
+            if source.era is None:
+                self.engine.ledger.note(rows, when, moves)
+            else:
+                source.era.left.add(rows, when, moves)
+
+    def _columns(self, key: int) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[Any]]:
+        said, moved = self._rows.get(key, []), self._moves.get(key, [])
+        return (
+            np.array([row for row, _ in said], VIOLATION) if said else np.zeros(0, VIOLATION),
+            np.array([when_us for _, when_us in said], np.int64),
+            np.array(moved, TRANSITION) if moved else np.zeros(0, TRANSITION),
         )
-    engine.enlist(slots)
-    anew = _judge_anew(engine, history, slots)
-    old_rows, old_when, old_moves = engine.ledger.of(slots)
-    new_rows, new_when, new_moves = anew.ledger.of(np.arange(len(slots), dtype=np.int32))
-    horizon_us = max(engine.ledger.newest_us - HORIZON_US, engine.effective_us)
-    violations: list[NDArray[Any]] = []
-    decided_at: list[NDArray[np.int64]] = []
-    transitions: list[NDArray[Any]] = []
+
+    def decided(self) -> Decided:
+        """Everything, with what belongs to earlier rules apart."""
+        nobody = np.zeros(0, np.bool_)
+        places = {id(era): at for at, era in enumerate(self.engine.eras.all)}
+        earlier = []
+        for key in sorted((k for k in self._sources if k), key=lambda k: places[k]):
+            source = self._sources[key]
+            rows, _, moves = self._columns(key)
+            earlier.append(Decided(self.engine.devices, source.ruleset, moves, rows, nobody, source.version))
+        rows, _, moves = self._columns(0)
+        engine = self.engine
+        return Decided(engine.devices, engine.ruleset, moves, rows, nobody, engine.version, tuple(earlier))
+
+
+def _rejudge_together(
+    engine: Engine, history: Pings, slots: NDArray[np.int32], ends: list[int], said: _Said
+) -> None:
+    """Judge these devices again through the eras that end at these places."""
+    anew, stages = _judge_anew(engine, history, slots, ends)
+    old = _sources_of(engine, slots)
+    everyone = np.arange(len(slots), dtype=np.int32)
+    new = [
+        (stage, gone.left.violations, gone.left.when, gone.left.transitions)
+        for stage, gone in zip(stages, anew.eras.all, strict=True)
+    ]
+    present = _Source(engine.ruleset, engine.version, None)
+    new.append((present, *anew.ledger.of(everyone)))
+    horizon_us = max(engine.ledger.newest_us - HORIZON_US, engine.eras.floor_us)
+    told = _Said(engine)
     for k, slot in enumerate(slots.tolist()):
         first_us = int(history.fix_time_us[history.device == slot].min())
         late_us = int(engine.state.devices["late_us"][slot])
         since_us = max(first_us if late_us == NO_TIME else late_us, horizon_us)
-        before = _of_pings(engine, old_rows, old_when, slot)
-        after = _of_pings(engine, new_rows, new_when, k)
-        for told in after.values():
-            told.row["device"] = slot
-        rows, when, went_on = _amend(before, after, since_us, first_us)
-        violations.append(rows)
-        decided_at.append(when)
+        before, after = _of_pings(old, slot), _of_pings(new, k)
+        for each in after.values():
+            each.row["device"] = slot
+        went_on = _amend(before, after, since_us, first_us, (said, told))
         _go_on(anew.state, k, went_on)
-        moves = new_moves[new_moves["device"] == k]
-        moves["device"] = slot
-        transitions.append(_amend_moves(_standing(old_moves[old_moves["device"] == slot]), moves, since_us))
-    rows, moved = np.concatenate(violations), np.concatenate(transitions)
-    engine.ledger.note(rows, np.concatenate(decided_at), moved)
+        _amend_moves(_standing(old, slot), _standing(new, k, slot), since_us, (said, told))
+    told.remember()
     for k, slot in enumerate(slots.tolist()):
-        _graft(engine, anew, slot, k)
-    return Decided(engine.devices, engine.ruleset, moved, rows, np.zeros(0, np.bool_))
+        graft(engine, anew, slot, k)
 
 
-def _judge_anew(engine: Engine, history: Pings, slots: NDArray[np.int32]) -> Engine:
-    """A fresh engine that has seen just this history, as if every ping had come in order."""
+def _judge_anew(
+    engine: Engine, history: Pings, slots: NDArray[np.int32], ends: list[int]
+) -> tuple[Engine, list[_Source]]:
+    """A fresh engine that has seen just this history, as if every ping had come in order.
+
+    With it the rules of each era that it went through, before the present ones.
+    """
     devices = Devices(engine.devices.ids[slot] for slot in slots.tolist())
-    anew = type(engine)(engine.ruleset, devices, beside=engine)
+    by = [engine.eras.engine(at, engine) for at in ends]
+    stages = [
+        _Source(each.ruleset, each.version, engine.eras.all[at]) for each, at in zip(by, ends, strict=True)
+    ]
+    by.append(engine)
+    anew = type(engine)(by[0].ruleset, devices, beside=by[0])
     anew.deaf = engine.deaf
-    anew.watermark_us = engine.watermark_us  # what was silence then is silence now
     columns: dict[str, Any] = {"device": np.searchsorted(slots, history.device).astype(np.int32)}
     columns |= {
         name: getattr(history, name)
         for name in Pings.__dataclass_fields__
         if name not in {"devices", "device"}
     }
-    anew.check(Pings(devices=anew.devices, **columns))
+    pings = Pings(devices=anew.devices, **columns)
+    for at, after in zip(ends, by[1:], strict=True):
+        era = engine.eras.all[at]
+        anew.watermark_us = era.watermark_us  # under rules that ended, silence counts no further
+        now = pings.fix_time_us <= era.until_us
+        anew.check(pings.take(now))
+        pings = pings.take(~now)
+        adopt(anew, after.ruleset, era.until_us, after.version, beside=after)
+    anew.watermark_us = engine.watermark_us  # what was silence then is silence now
+    anew.check(pings)
     # deadlines that time has reached, and no further than it had for these devices
+    used = int(anew.state.used[0])
     if engine.watermark_us != NO_TIME:
-        which = np.arange(len(slots), dtype=np.int32)
-        anew.let_time_act(which[anew.state.due_us[: len(slots)] <= engine.watermark_us], engine.watermark_us)
+        which = np.arange(used, dtype=np.int32)
+        anew.let_time_act(which[anew.state.due_us[:used] <= engine.watermark_us], engine.watermark_us)
         anew.decided(np.zeros(0, np.bool_))
-    return anew
+    return anew, stages
 
 
 @dataclass(slots=True)
 class _Told:
-    """The newest row of a violation, and when it was decided."""
+    """The newest row of a violation, whose numbers it is in, and when it was decided."""
 
     row: Any
     when_us: int
+    source: _Source
 
     @property
     def withdrawn(self) -> bool:
@@ -122,26 +231,50 @@ class _Told:
         return bool(self.row["closed_us"] == NO_TIME or self.when_us >= since_us)
 
 
-def _of_pings(engine: Engine, rows: NDArray[Any], when: NDArray[np.int64], device: int) -> dict[int, _Told]:
+_Rows = tuple[_Source, "NDArray[Any]", "NDArray[np.int64]", "NDArray[Any]"]
+
+
+def _sources_of(engine: Engine, slots: NDArray[np.int32]) -> list[_Rows]:
+    """All that was said of these devices, by the rules whose numbers it is in."""
+    found: list[_Rows] = []
+    for at, era in enumerate(engine.eras.all):
+        about = np.isin(era.left.violations["device"], slots)
+        moved = np.isin(era.left.transitions["device"], slots)
+        if about.any() or moved.any():
+            by = engine.eras.engine(at, engine)
+            source = _Source(by.ruleset, by.version, era)
+            left = era.left
+            found.append((source, left.violations[about], left.when[about], left.transitions[moved]))
+    return [*found, (_Source(engine.ruleset, engine.version, None), *engine.ledger.of(slots))]
+
+
+def _of_pings(sources: list[_Rows], device: int) -> dict[int, _Told]:
     """The newest row of each violation of a device, in the order of openings; without those of check-ins."""
     newest: dict[int, _Told] = {}
-    mine = (rows["device"] == device) & (engine.plan.rules["kind"][rows["rule"]] != _CHECK_IN)
-    for row, when_us in zip(rows[mine], when[mine].tolist(), strict=True):
-        violation_id = int(row["violation_id"])
-        if violation_id not in newest or row["revision"] >= newest[violation_id].row["revision"]:
-            newest[violation_id] = _Told(row, when_us)
+    for source, rows, when, _ in sources:
+        mine = rows["device"] == device
+        for row, when_us in zip(rows[mine], when[mine].tolist(), strict=True):
+            if source.ruleset.rules[int(row["rule"])].require == "check_in":
+                continue
+            violation_id = int(row["violation_id"])
+            if violation_id not in newest or row["revision"] >= newest[violation_id].row["revision"]:
+                newest[violation_id] = _Told(row, when_us, source)
     return dict(sorted(newest.items(), key=lambda item: (int(item[1].row["opened_us"]), item[0])))
 
 
 def _amend(
-    before: dict[int, _Told], after: dict[int, _Told], since_us: int, first_us: int
-) -> tuple[NDArray[Any], NDArray[np.int64], dict[tuple[int, int, int], Any]]:
-    """The rows to add so that ``before`` reads as ``after``, for what a ping at since_us could have changed.
+    before: dict[int, _Told],
+    after: dict[int, _Told],
+    since_us: int,
+    first_us: int,
+    to: tuple[_Said, ...],
+) -> dict[tuple[int, int, int], Any]:
+    """Say the rows to add so that ``before`` reads as ``after``, for what a ping at since_us could have
+    changed.
 
-    With them when each was decided, and of those that began before the history and go on:
-    (rule, zone, opening found) -> their row before.
+    Gives those that began before the history and go on: (rule, zone, opening found) -> their row before.
     """
-    said: list[tuple[Any, int]] = []
+    said: list[tuple[Any, int, _Source]] = []
     standing = {i: told for i, told in before.items() if not told.withdrawn and told.reaches(since_us)}
     wanted = {i: told for i, told in after.items() if told.reaches(since_us) or i in standing}
     # what stands and was decided early enough to stand, but is found again by a late decision
@@ -150,7 +283,7 @@ def _amend(
     for new_id, told in wanted.items():
         if new_id not in standing:
             for old_id, old in standing.items():
-                if old_id not in wanted and old_id not in replaced.values() and _overlap(old.row, told.row):
+                if old_id not in wanted and old_id not in replaced.values() and _overlap(old, told):
                     replaced[new_id] = old_id
                     break
     kept: set[int] = set()
@@ -158,28 +291,31 @@ def _amend(
     for new_id, told in wanted.items():
         row = told.row
         if new_id in standing:
-            said += [(each, told.when_us) for each in _amended(standing[new_id].row, row)]
+            said += [(each, told.when_us, told.source) for each in _amended(standing[new_id].row, row)]
             continue
         old_id = replaced.get(new_id, 0)
         if old_id and standing[old_id].row["opened_us"] < first_us:
-            old = standing[old_id].row
+            old_row = standing[old_id].row
             kept.add(old_id)
-            went_on[int(row["rule"]), int(row["zone"]), int(row["opened_us"])] = old
-            row["opened_us"], row["confirmed_us"] = old["opened_us"], old["confirmed_us"]
+            if told.source.era is None:
+                went_on[int(row["rule"]), int(row["zone"]), int(row["opened_us"])] = old_row
+            row["opened_us"], row["confirmed_us"] = old_row["opened_us"], old_row["confirmed_us"]
             row["violation_id"] = old_id
-            said += [(each, told.when_us) for each in _amended(old, row)]
+            said += [(each, told.when_us, told.source) for each in _amended(old_row, row)]
             continue
         revision = int(before[new_id].row["revision"]) + 1 if new_id in before else 0
-        said += [(each, told.when_us) for each in _anew(row, revision, old_id)]
+        said += [(each, told.when_us, told.source) for each in _anew(row, revision, old_id)]
     for old_id, told in standing.items():
         if old_id not in wanted and old_id not in kept:
-            said.append((_row(told.row, WITHDRAWN, int(told.row["revision"]) + 1), told.when_us))
-    rows = np.array([row for row, _ in said], VIOLATION) if said else np.zeros(0, VIOLATION)
-    when = np.array([when_us for _, when_us in said], np.int64)
+            row = _row(told.row, WITHDRAWN, int(told.row["revision"]) + 1)
+            said.append((row, told.when_us, told.source))
     # what is replaced is withdrawn after its successor opened, so that one alert can go over to it
-    taken_back = rows["change"] == WITHDRAWN
-    order = np.lexsort((rows["revision"], rows["violation_id"], rows["confirmed_us"], taken_back))
-    return rows[order], when[order], went_on
+    names = ("confirmed_us", "violation_id", "revision")
+    said.sort(key=lambda one: (one[0]["change"] == WITHDRAWN, *(int(one[0][name]) for name in names)))
+    for row, when_us, source in said:
+        for each in to:
+            each.row(source, row, when_us)
+    return went_on
 
 
 def _go_on(fresh: State, k: int, went_on: dict[tuple[int, int, int], Any]) -> None:
@@ -190,9 +326,12 @@ def _go_on(fresh: State, k: int, went_on: dict[tuple[int, int, int], Any]) -> No
             row["opened_us"], row["confirmed_us"] = old["opened_us"], old["confirmed_us"]
 
 
-def _overlap(old: Any, new: Any) -> bool:
+def _overlap(one: _Told, other: _Told) -> bool:
     """Whether both tell of the same time of the same rule and zone."""
-    if old["rule"] != new["rule"] or old["zone"] != new["zone"]:
+    old, new = one.row, other.row
+    if one.source.rule_id(old) != other.source.rule_id(new):
+        return False
+    if one.source.zone_id(old) != other.source.zone_id(new):
         return False
     if (old["change"] == HELD_BACK) != (new["change"] == HELD_BACK):
         return False
@@ -227,142 +366,44 @@ def _anew(row: Any, revision: int, supersedes: int) -> list[Any]:
     return [opened, _row(row, CLOSED, revision + 1, supersedes)]
 
 
-def _standing(moves: NDArray[Any]) -> NDArray[Any]:
-    """Transitions that were said and not taken back since."""
-    standing: dict[tuple[int, ...], Any] = {}
-    for row in moves:
-        if row["flags"] & FLAG_WITHDRAWN:
-            standing.pop(_key(row), None)
-        else:
-            standing[_key(row)] = row
-    return np.array(list(standing.values()), TRANSITION) if standing else np.zeros(0, TRANSITION)
+_Moves = dict[tuple[Any, ...], tuple[Any, _Source]]
 
 
-def _key(row: Any) -> tuple[int, ...]:
+def _standing(sources: list[_Rows], device: int, called: int | None = None) -> _Moves:
+    """Transitions of a device that were said and not taken back since, by what they say.
+
+    called : its slot in what is to be said
+    """
+    standing: _Moves = {}
+    for source, _, _, moves in sources:
+        for row in moves[moves["device"] == device]:
+            key = _key(source, row)
+            if row["flags"] & FLAG_WITHDRAWN:
+                standing.pop(key, None)
+                continue
+            if called is not None:
+                row["device"] = called
+            standing[key] = (row, source)
+    return standing
+
+
+def _key(source: _Source, row: Any) -> tuple[Any, ...]:
     initial = int(row["flags"]) & FLAG_INITIAL
-    return int(row["time_us"]), int(row["confirmed_us"]), int(row["zone"]), int(row["kind"]), initial
+    return int(row["confirmed_us"]), int(row["time_us"]), source.zone_id(row), int(row["kind"]), initial
 
 
-def _amend_moves(before: NDArray[Any], after: NDArray[Any], since_us: int) -> NDArray[Any]:
-    """The transitions to take back, and those to add."""
-    old = {_key(row): row for row in before if row["confirmed_us"] >= since_us}
-    new = {_key(row): row for row in after if row["confirmed_us"] >= since_us}
+def _amend_moves(before: _Moves, after: _Moves, since_us: int, to: tuple[_Said, ...]) -> None:
+    """Say the transitions to take back, and those to add."""
     said = []
-    for key, row in old.items():
-        if key not in new:
-            taken_back = row.copy()
-            taken_back["flags"] |= FLAG_LATE | FLAG_WITHDRAWN
-            said.append(taken_back)
-    for key, row in new.items():
-        if key not in old:
-            row["flags"] |= FLAG_LATE
-            said.append(row)
-    rows = np.array(said, TRANSITION) if said else np.zeros(0, TRANSITION)
-    taken_back = (rows["flags"] & FLAG_WITHDRAWN) != 0
-    return rows[np.lexsort((rows["zone"], rows["kind"], rows["confirmed_us"], ~taken_back))]
-
-
-# --- putting the new state in place ----------------------------------------------------------------
-
-
-def _graft(engine: Engine, anew: Engine, slot: int, k: int) -> None:
-    """Replace one device's rows by those of the fresh engine; check-ins keep theirs."""
-    state, fresh = engine.state, anew.state
-    old, new = state.devices[slot], fresh.devices[k]
-    spans = {name: int(old[name]) for name in ("duty", "duty_stop", "pair", "pair_stop")}
-    new_pairs = slice(int(new["pair"]), int(new["pair_stop"]))
-    new_duties = slice(int(new["duty"]), int(new["duty_stop"]))
-    for duty in state.duties[spans["duty"] : spans["duty_stop"]]:
-        _drop(state, duty, engine.plan.rules["kind"][duty["rule"]] == _CHECK_IN)
-    for pair in state.pairs[spans["pair"] : spans["pair_stop"]]:
-        _free_open(state, int(pair["open"]))
-
-    state.devices[slot] = new
-    for name, value in spans.items():
-        state.devices[slot][name] = value
-    state.devices[slot]["late_us"] = NO_TIME
-    pairs = fresh.pairs[new_pairs].copy()
-    for pair in pairs:
-        pair["open"] = _take_open(engine, fresh, int(pair["open"]), slot)
-    state.pairs[spans["pair"] : spans["pair_stop"]] = pairs
-    for u, duty in enumerate(fresh.duties[new_duties], spans["duty"]):
-        if engine.plan.rules["kind"][duty["rule"]] == _CHECK_IN:
-            continue
-        first, stop = state.duties[u]["first"], state.duties[u]["stop"]
-        chain = _take_chain(engine, fresh, int(duty["chain"]), slot)
-        state = engine.state
-        state.duties[u] = duty
-        state.duties[u]["first"], state.duties[u]["stop"], state.duties[u]["chain"] = first, stop, chain
-        state.duties[u]["open"] = _take_open(engine, fresh, int(duty["open"]), slot)
-    due = state.duties[spans["duty"] : spans["duty_stop"]]["due_us"]
-    state.due_us[slot] = due.min() if len(due) else state.due_us[slot]
-
-
-def _drop(state: State, duty: Any, keep: bool) -> None:
-    """Free the chained pairs and open rows of a duty."""
-    if keep:
-        return
-    _free_open(state, int(duty["open"]))
-    p = int(duty["chain"])
-    while p != NONE:
-        pair = state.pairs[p]
-        after = int(pair["next"])
-        _free_open(state, int(pair["open"]))
-        pair["next"] = state.free[0]
-        state.free[0] = p
-        p = after
-
-
-def _free_open(state: State, k: int) -> None:
-    if k != NONE:
-        state.opens[k]["device"] = NONE
-        state.opens[k]["supersedes"] = state.free[1]
-        state.free[1] = k
-
-
-def _take_open(engine: Engine, fresh: State, k: int, slot: int) -> int:
-    """Copy an open violation; its revision goes on from the last row said of it."""
-    if k == NONE:
-        return NONE
-    state = engine.state
-    free = int(state.free[1])
-    if free != NONE:
-        state.free[1] = int(state.opens[free]["supersedes"])
-    else:
-        state.reserve(opens=1)
-        free = int(state.used[3])
-        state.used[3] += 1
-    state.opens[free] = fresh.opens[k]
-    row = state.opens[free]
-    row["device"] = slot
-    row["supersedes"] = 0
-    named = (int(row[name]) for name in ("device", "rule", "zone", "opened_us"))
-    violation_id = engine.violation_id(*named)
-    told, _, _ = engine.ledger.of(np.array([slot], np.int32))
-    same = told[told["violation_id"] == violation_id]
-    row["revision"] = same["revision"].max() if len(same) else 0
-    return free
-
-
-def _take_chain(engine: Engine, fresh: State, p: int, slot: int) -> int:
-    """Copy a chain of pairs, in its order."""
-    state = engine.state
-    head = last = NONE
-    while p != NONE:
-        at = int(state.free[0])
-        if at != NONE:
-            state.free[0] = state.pairs[at]["next"]
-        else:
-            state.reserve(pairs=1)
-            at = int(state.used[2])
-            state.used[2] += 1
-        state.pairs[at] = fresh.pairs[p]
-        state.pairs[at]["next"] = NONE
-        state.pairs[at]["open"] = _take_open(engine, fresh, int(fresh.pairs[p]["open"]), slot)
-        if last == NONE:
-            head = at
-        else:
-            state.pairs[last]["next"] = at
-        last = at
-        p = int(fresh.pairs[p]["next"])
-    return head
+    for keys, others, flags in (
+        (before, after, FLAG_LATE | FLAG_WITHDRAWN),
+        (after, before, FLAG_LATE),
+    ):
+        for key in sorted(key for key in keys if key not in others and key[0] >= since_us):
+            row, source = keys[key]
+            row = row.copy()
+            row["flags"] |= flags
+            said.append((row, source))
+    for row, source in said:
+        for each in to:
+            each.move(source, row)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from geofence.eras import Era, Left
 from geofence.errors import SnapshotError
 from geofence.plan import Calendars, Plan, calendar_document, calendar_of
 from geofence.records import TRANSITION, VIOLATION
@@ -22,9 +23,10 @@ __all__ = ["restore", "snapshot"]
 
 # magic, version of this layout, length of the JSON head; then the head, the tables, and a BLAKE2b of it all
 _MAGIC: Final = b"RFENGINE"
-_VERSION: Final = 3
+_VERSION: Final = 4
 _FRAME: Final = struct.Struct("<8sIQ")
 _SUM_BYTES: Final = 16
+_LEFT: Final = {"violations": VIOLATION, "when": np.dtype("i8"), "transitions": TRANSITION}  # of each era
 _USED_ROWS: Final = {"devices": 0, "due_us": 0, "duties": 1, "pairs": 2, "opens": 3}
 
 
@@ -39,12 +41,19 @@ def snapshot(engine: Engine) -> bytes:
     tables["told_violations"] = engine.ledger.violations
     tables["told_when"] = engine.ledger.when
     tables["told_transitions"] = engine.ledger.transitions
+    engine.eras.forget(engine.ledger.newest_us)
+    lefts = [era.left for era in engine.eras.all]
+    for name, dtype in _LEFT.items():
+        rows = [getattr(left, name) for left in lefts]
+        tables[f"left_{name}"] = np.concatenate(rows) if rows else np.zeros(0, dtype)
     plan = engine.plan
     head = {
         "digest": engine.ruleset.digest,
         "devices": engine.devices.ids,
         "watermark_us": engine.watermark_us,
         "effective_us": engine.effective_us,
+        "version": engine.version,
+        "eras": [era.to_json() for era in engine.eras.all],
         "newest_us": engine.ledger.newest_us,
         "effective": plan.effective,
         "calendars": [calendar_document(calendar) for calendar in plan.calendars.all],
@@ -82,11 +91,26 @@ def restore(engine: Engine, blob: bytes) -> None:
     engine.deaf = tables.pop("deaf")
     engine.ledger.remember(*(tables.pop(f"told_{name}") for name in ("violations", "when", "transitions")))
     engine.ledger.newest_us = head["newest_us"]
+    engine.version = head["version"]
+    engine.eras.all = _eras(head["eras"], {name: tables.pop(f"left_{name}") for name in _LEFT})
     calendars = Calendars(calendar_of(document) for document in head["calendars"])
     engine.use(Plan(engine.ruleset, head["effective"], calendars))
     if head["years"][1]:
         calendars.cover_years(*head["years"])
     engine.state = State(**tables)
+
+
+def _eras(rows: list[Any], left: dict[str, np.ndarray[Any, Any]]) -> list[Era]:
+    """The eras before the present one, each with its share of what was left."""
+    found = []
+    row_at = move_at = 0
+    for row in rows:
+        n_rows, n_moves = row[-1]
+        of_rows, of_moves = slice(row_at, row_at + n_rows), slice(move_at, move_at + n_moves)
+        part = Left(left["violations"][of_rows], left["when"][of_rows], left["transitions"][of_moves])
+        found.append(Era.from_json(row, part))
+        row_at, move_at = of_rows.stop, of_moves.stop
+    return found
 
 
 def _layout(dtype: np.dtype[Any]) -> Any:
@@ -102,7 +126,7 @@ def _tables(body: memoryview, layout: list[list[Any]]) -> dict[str, np.ndarray[A
         "told_when": np.dtype("i8"),
         "told_violations": VIOLATION,
         "told_transitions": TRANSITION,
-    }
+    } | {f"left_{name}": dtype for name, dtype in _LEFT.items()}
     tables = {}
     offset = 0
     for name, dtype, shape in layout:

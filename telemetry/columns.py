@@ -240,6 +240,8 @@ class Batch:
 
     def version_of(self, decided: Decided) -> int:
         """The version of the rules by which this was decided."""
+        if decided.version:
+            return decided.version
         if self.rules_before is not None and decided is self.decided[0]:
             return self.rules_before
         return self.rules_version

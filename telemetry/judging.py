@@ -49,7 +49,7 @@ def judge(
     """
     decided: list[Decided] = []
     if new_rules is not None:
-        decided.append(engine.adopt(new_rules.ruleset, new_rules.effective_us))
+        decided.append(engine.adopt(new_rules.ruleset, new_rules.effective_us, new_rules.version))
     judged = admitted.pings.take(admitted.judged)
     checked = engine.check(judged)
     late = np.zeros(len(admitted.pings), np.bool_)
@@ -62,7 +62,7 @@ def judge(
             now = judged.take(np.isin(judged.device, slots))
             newest_us = np.full(len(slots), NO_TIME, np.int64)
             np.maximum.at(newest_us, np.searchsorted(slots, now.device), now.fix_time_us)
-            decided.append(engine.rejudge(Pings.concat([now, history(slots, newest_us)])))
+            decided += engine.rejudge(Pings.concat([now, history(slots, newest_us)])).parts
     if admitted.check_ins:
         decided.append(engine.check_in(admitted.check_ins))
     if tick is not None:

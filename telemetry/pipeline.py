@@ -98,7 +98,7 @@ def raise_alerts(share: Share, work: Work) -> None:
                     change,
                     row,
                     emitted_us=now_us,
-                    rules_version=share.rules_version,
+                    rules_version=decided.version or share.rules_version,
                 )
             )
 

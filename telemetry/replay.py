@@ -108,7 +108,7 @@ def _decide_again(
     store: Store, share: int, device_id: str, devices: Devices, inputs: list[Replayed]
 ) -> DeviceDecisions:
     rules = _rules(store, inputs[0].rules_version)
-    engine = Engine(rules.ruleset, devices)
+    engine = Engine(rules.ruleset, devices, version=rules.version)
     found = DeviceDecisions([], [])
     seen = Pings.empty(devices)
     for past in inputs:

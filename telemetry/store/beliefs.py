@@ -78,7 +78,7 @@ def belief_over_time(
     times: list[int] = []
     series: dict[tuple[str, str], BeliefSeries] = {}
     for i, time_us in enumerate(pings.fix_time_us.tolist()):
-        while later and later[0][2] <= time_us:
+        while later and later[0][2] < time_us:
             version, _, effective_us = later.pop(0)
             ruleset = _ruleset(url, version)
             engine.adopt(ruleset, effective_us)

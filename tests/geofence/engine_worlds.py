@@ -183,12 +183,12 @@ class View:
         self.rows, self.moves, self.open = {}, {}, {}
 
     def add(self, decided):
-        for row in decided.violations:
+        for row in (row for part in decided.parts for row in part.violations):
             key = int(row["violation_id"])
             known = self.rows.get(key)
             assert known is None or row["revision"] > known["revision"], "revisions count up"
             self.rows[key] = row.copy()
-        for row in decided.transitions:
+        for row in (row for part in decided.parts for row in part.transitions):
             key = (
                 int(row["device"]),
                 int(row["time_us"]),
@@ -235,6 +235,39 @@ class View:
             for (slot, t, zone, kind, confirmed), initial in self.moves.items()
             if device is None or slot == device
         )
+
+
+class NamedView:
+    """The current view over changes of rules: by names, since numbers change with the rules."""
+
+    def __init__(self):
+        self.rows, self.moves = {}, {}
+
+    def add(self, decided):
+        for part in decided.parts:
+            rules, zones = part.ruleset.rule_ids, part.ruleset.zones.ids
+            for row in part.violations:
+                key = int(row["violation_id"])
+                assert key not in self.rows or row["revision"] > self.rows[key][0]["revision"]
+                zone = zones[row["zone"]] if row["zone"] >= 0 else None
+                self.rows[key] = row.copy(), rules[row["rule"]], zone
+            for row in part.transitions:
+                key = (int(row["time_us"]), zones[row["zone"]], int(row["kind"]), int(row["confirmed_us"]))
+                if row["flags"] & FLAG_WITHDRAWN:
+                    del self.moves[key]
+                else:
+                    self.moves[key] = bool(row["flags"] & FLAG_INITIAL)
+        return decided
+
+    def named(self):
+        """What stands: violations as (opened, rule, zone, confirmed, closed, held back), and transitions."""
+        found = []
+        for row, rule_id, zone_id in self.rows.values():
+            if row["change"] != WITHDRAWN:
+                times = [int(row[name]) for name in ("opened_us", "confirmed_us", "closed_us")]
+                held = bool(row["change"] == HELD_BACK)
+                found.append((times[0], rule_id, zone_id or "", *times[1:], held))
+        return sorted(found), sorted(self.moves.items())
 
 
 def open_rows_agree(engine, view):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import random
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,7 +31,19 @@ from geofence import (
 from geofence.calls import call_times
 from geofence.nearindex import NearIndex
 from geofence.records import FLAG_INITIAL, FLAG_LATE
-from tests.geofence.engine_worlds import LAT, LON, METRE_LAT, METRE_LON, START_US, circle, ruleset
+from tests.geofence.engine_worlds import (
+    LAT,
+    LON,
+    METRE_LAT,
+    METRE_LON,
+    START_US,
+    NamedView,
+    circle,
+    columns,
+    random_rules,
+    random_track,
+    ruleset,
+)
 
 STRAP, MOVING, BEACON, JAMMING, BUFFERED = 1, 8, 16, 32, 128
 WIFI, CELL = 1 << 8, 2 << 8
@@ -1220,18 +1233,62 @@ def test_a_sentence_calls_a_zone_by_its_name():
     ]
 
 
-def test_7_4_what_the_rules_before_decided_stands():
+def test_7_4_late_pings_are_judged_by_the_rules_that_held_then():
     bench = Bench(AWAY)
     bench.at(0, -300)
     bench.at(10, 400, 300)
     bench.at(20, -300)
     before = len(bench.rows)
-    bench.take(bench.engine.adopt(ruleset([AWAY, HOME | {"id": "home"}]), bench.start_us + 30 * MINUTE))
+    bench.take(bench.engine.adopt(ruleset([HOME | {"id": "home"}]), bench.start_us + 30 * MINUTE, 8))
     bench.at(40, -300)
-    assert bench.at(15, -300).late.all()  # it would have closed the violation five minutes sooner
-    bench.take(bench.engine.rejudge(Pings.concat(bench.sent)))
-    away = [r for r in bench.rows[before:] if r["rule"] == 0]
-    assert away == []
+    assert bench.at(15, -300).late.all()  # it closes the violation five minutes sooner
+    bench.engine = Engine.restore(bench.engine.ruleset, bench.engine.snapshot())
+    sent = Pings.concat(bench.sent)
+    fields = {name: getattr(sent, name) for name in Pings.__dataclass_fields__ if name != "devices"}
+    again = bench.engine.rejudge(Pings(devices=bench.engine.devices, **fields))
+    (earlier,) = again.earlier
+    assert (earlier.version, again.version) == (0, 8)
+    assert earlier.ruleset.rule_ids == ["r"]
+    (row,) = earlier.violations
+    assert row["violation_id"] == bench.rows[before - 1]["violation_id"]
+    assert (row["change"], bench.minutes(row["closed_us"])) == (AMENDED, 15)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_8_late_delivery_across_a_change_of_rules_ends_in_the_same_view(seed):
+    rng = random.Random(seed)
+    first, second = random_rules(rng), random_rules(rng)
+    track = random_track(rng, rng.randrange(4, 40))
+    change_us = track[rng.randrange(1, len(track))].time_us - rng.choice([0, 1_000_000])
+    end_us = track[-1].time_us + 600_000_000
+
+    def judged(arrivals):
+        engine, view = Engine(first), NamedView()
+        engine.devices.slot("d0")
+        every = columns(engine.devices, {"d0": track})
+        view.add(engine.tick(change_us))
+        late = early = [k for k in arrivals if track[k].time_us <= change_us]
+        late = [k for k in arrivals if k not in early]
+        if arrivals != sorted(arrivals):  # some of the first come after the change
+            cut = rng.randrange(len(early) + 1)
+            early, late = early[:cut], sorted([*early[cut:], *late], key=lambda _: rng.random())
+        arrived = []
+        for part in (early, late):
+            for k in part:
+                arrived.append(k)
+                if view.add(engine.check(every.take(np.array([k], np.intp)))).late.any():
+                    view.add(engine.rejudge(every.take(np.array(arrived, np.intp))))
+                if rng.random() < 0.1:
+                    engine = Engine.restore(engine.ruleset, engine.snapshot())
+                    every = columns(engine.devices, {"d0": track})
+            if part is early:
+                view.add(engine.adopt(second, change_us))
+                view.add(engine.tick(end_us))
+        view.add(engine.tick(end_us))
+        return view.named()
+
+    order = list(range(len(track)))
+    assert judged(rng.sample(order, len(order))) == judged(order)
 
 
 def test_8_a_leave_granted_while_a_violation_lasts_closes_it_as_one_known_from_the_start():
