@@ -6,10 +6,12 @@ Bounded here; ``make outages`` lets each outage last a minute and sends a millio
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import shutil
+import subprocess
 import threading
 import time
 import uuid
@@ -32,6 +34,19 @@ PERMUTED = int(os.environ.get("RINGFENCE_PERMUTED_PINGS", "6000"))
 PER_MESSAGE = 100
 PAUSE = threading.Event()  # never set: an outage lasts
 pytestmark = pytest.mark.timeout(max(300, 8 * OUTAGE_S, PERMUTED / 100))
+
+
+@pytest.fixture
+def small_disk(short_tmp):
+    """A file system of 40 MB that anybody may write to; skips where none can be mounted."""
+    place = short_tmp / f"disk-{uuid.uuid4().hex[:6]}"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=40m,mode=1777", "tmpfs", place]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+    place.rmdir()
 
 
 @pytest.fixture
@@ -116,6 +131,38 @@ def test_a_slow_database_holds_acknowledgements_back_and_is_told(servers, statio
         made = len(ledger.made)
         eventually(lambda: len(ledger.made) > made, 20)  # devices can still publish
     eventually(lambda: station.share.problem is None, 30)
+    ledger.finish(60)
+    all_are_stored_once(database.url, rules, ledger.made, eventually)
+
+
+def test_a_full_disk_is_told_and_all_goes_on_once_there_is_room(
+    small_disk, servers, station, rules, eventually
+):
+    """The day of the pings lies on a file system of its own, which is full."""
+    broker, database = servers
+    os.chown(small_disk, database.home.owner.uid, database.home.owner.gid)
+    ballast = small_disk / "ballast"
+    with psycopg.connect(database.url, autocommit=True) as admin:
+        admin.execute(f"CREATE TABLESPACE small LOCATION '{small_disk}'")
+        start_ms = time.time_ns() // 1_000_000 - START_MS
+        for ms in (start_ms, start_ms + 86_400_000):  # should midnight come in the middle
+            day = datetime.fromtimestamp(ms / 1000, UTC)
+            name = f"pings_{day:%Y_%m_%d}"
+            admin.execute(
+                f"CREATE TABLE IF NOT EXISTS {name} PARTITION OF pings FOR VALUES FROM"
+                f" ('{day:%Y-%m-%d} 00:00+00') TO ('{day + timedelta(days=1):%Y-%m-%d} 00:00+00')"
+                " TABLESPACE small"
+            )
+    with ballast.open("wb") as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(1 << 16))
+            file.flush()
+    ledger = Ledger(broker.url, pings_per_s=1000)
+    ledger.start()
+    eventually(lambda: "disk is full" in (station.share.problem or ""), 60)
+    before = station.share.last_batch
+    ballast.unlink()
+    eventually(lambda: station.share.last_batch > before, 30)
     ledger.finish(60)
     all_are_stored_once(database.url, rules, ledger.made, eventually)
 
