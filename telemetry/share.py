@@ -162,7 +162,7 @@ class Share:
         later = self._store.replay(self.number, 0, self.devices)
         first = next(later, None)
         self._use(rules if first is None else self._stored_rules(first.rules_version, rules))
-        self.engine = Engine(self.ruleset, self.devices)
+        self.engine = Engine(self.ruleset, self.devices, version=self.rules_version)
         self.tracker = AlertTracker()
         self.admission = Admission(self.devices, self._stored)
         return chain([] if first is None else [first], later)
