@@ -135,6 +135,8 @@ class Up:
     def _start(self) -> None:
         settings, say, stack = self.settings, self._say, self._stack
         stack.enter_context(DataDirLock(settings.data_dir))
+        # bad rules are told of before a broker and a database are started for them
+        given = None if settings.rules is None else Ruleset.load(settings.rules)
         listener = stack.enter_context(_listen(settings))
         warm.load_engine(say, self._stopping)
         database_url = settings.database_url or self._start_postgres()
@@ -145,7 +147,7 @@ class Up:
         self._store.migrate()
         say(f"database ready ({self._store.extension or 'native partitions'})")
         self._check_door(database_url)
-        rules = self._load_rules()
+        rules = self._load_rules(given)
         for warning in rules.ruleset.warnings:
             say(f"warning: {warning}")
         ruleset = rules.ruleset
@@ -209,9 +211,9 @@ class Up:
         self._say(f"its configuration is {broker.config_path}")
         return url
 
-    def _load_rules(self) -> RulesVersion:
-        if self.settings.rules is not None:
-            return _number(self._store, Ruleset.load(self.settings.rules))
+    def _load_rules(self, given: Ruleset | None) -> RulesVersion:
+        if given is not None:
+            return _number(self._store, given)
         if self.settings.simulate:
             ruleset = Ruleset.load(self._city_rules())
             if not self._store.knows_ruleset(ruleset.digest):  # else what operators made of them stands

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from geofence import RuleError
 from telemetry import up as up_module
 from telemetry.config import load_settings
 from telemetry.services.broker import EmbeddedBroker
@@ -30,6 +31,17 @@ def up(said: list[str], monkeypatch: pytest.MonkeyPatch) -> Up:
     up._heartbeat = SimpleNamespace(of=lambda *_: None)
     up.share, up.metrics = SimpleNamespace(problem=None), None
     return up
+
+
+def test_bad_rules_are_refused_before_anything_is_started(tmp_path, said):
+    rules = tmp_path / "rules"
+    rules.mkdir()
+    (rules / "rules.toml").write_text('timezone = "Mars/Base"\n')
+    settings = load_settings(rules=rules, data_dir=tmp_path / "data", http="127.0.0.1:0")
+    with pytest.raises(RuleError, match=r"rules\.toml:1: timezone"), Up(settings, said.append):
+        pass
+    assert said == []
+    assert not (tmp_path / "data" / "postgres").exists()
 
 
 def test_a_server_that_finds_no_room_on_the_disk_does_not_end_the_engine(up, said):
