@@ -103,7 +103,8 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.hub = hub
-    door = Door(reader.gate, loopback=loopback and not keys_needed, session_s=session_s)
+    far = keys_needed or not loopback  # people reach it from elsewhere
+    door = Door(reader.gate, loopback=not far, session_s=session_s)
     app.state.looking = Looking(reader.gate, needs_reason=reason_needed)
     app.add_middleware(
         Guard, door=door, allowed_hosts=allowed_hosts, any_address=not loopback, tile_url=tile_url
@@ -124,13 +125,13 @@ def create_app(
         record_routes(reader),
     ):
         app.include_router(routes, prefix=API_ROOT)
-    _add_probes(app, reader, health)
+    _add_probes(app, reader, health, tell_reasons=not far)
     mount_console(app, version=version, tile_url=tile_url)
     _describe_problems(app)
     return app
 
 
-def _add_probes(app: FastAPI, reader: Reader, health: Health) -> None:
+def _add_probes(app: FastAPI, reader: Reader, health: Health, *, tell_reasons: bool) -> None:
     @app.get("/healthz", tags=["operations"], summary="The process lives")
     async def healthz() -> dict[str, Any]:
         return {"status": "alive", **health.live()}
@@ -152,6 +153,8 @@ def _add_probes(app: FastAPI, reader: Reader, health: Health) -> None:
         except TimeoutError:
             reasons = [*reasons, f"the database did not answer within {PROBE_TIMEOUT_S:g} s"]
         if reasons:
+            if not tell_reasons:  # anybody may ask, and reasons name servers
+                reasons = ["the log of `ringfence up` says why"]
             return problem_response(
                 Problem(
                     503,

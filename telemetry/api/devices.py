@@ -12,7 +12,7 @@ from geofence import to_rfc3339
 from telemetry.access.who import Permission, Who
 from telemetry.api.fleet import no_such_device
 from telemetry.api.guard import need
-from telemetry.api.params import MAX_LIMIT, Between, DeviceId, Filter, Text
+from telemetry.api.params import MAX_LIMIT, Between, DeviceId, Filter, Looked, Text
 from telemetry.api.problems import Problem, problems
 from telemetry.api.shapes import PageOf, Time
 
@@ -28,7 +28,7 @@ Tracker = Annotated[Who, need(Permission.TRACK)]
 Commander = Annotated[Who, need(Permission.COMMAND)]
 
 
-class BeliefFilter(Between):
+class BeliefFilter(Looked):
     """Which time; the last 24 hours unless told otherwise."""
 
 

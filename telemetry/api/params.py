@@ -22,6 +22,7 @@ __all__ = [
     "DeviceFilter",
     "DeviceId",
     "Filter",
+    "Looked",
     "Note",
     "Resolution",
     "Severity",
@@ -112,16 +113,21 @@ class Between(Filter):
         return self
 
 
-class TrackFilter(Between):
-    """Which part of a track, and how it is written."""
+class Looked(Between):
+    """Which part of what is kept about a person, and why somebody looks at it."""
 
-    format: Literal["json", "csv", "geojson", "mfjson"] | None = Field(
-        None, description="instead of an Accept header: for links in a browser"
-    )
     reason: Annotated[str, BeforeValidator(_plain_text), Field(max_length=500)] | None = Field(
         None,
         description="why you look, for the log; the header `Ringfence-Reason` (percent-encoded where it is "
         "not ASCII) stays out of the logs of proxies",
+    )
+
+
+class TrackFilter(Looked):
+    """Which part of a track, and how it is written."""
+
+    format: Literal["json", "csv", "geojson", "mfjson"] | None = Field(
+        None, description="instead of an Accept header: for links in a browser"
     )
 
 

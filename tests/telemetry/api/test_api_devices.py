@@ -64,6 +64,9 @@ def test_a_caseload_is_shown_beliefs_of_its_own_time_alone(town, town_api):
 def test_a_look_at_beliefs_has_its_bounds(town, town_api, problem):
     town.commit(town.walk("a9", 5_100))
     problem(town_api.get("/api/v1/devices/nobody/belief"), 404)
+    assert (
+        town_api.get("/api/v1/devices/a9/belief", params={**window(60), "reason": "call"}).status_code == 200
+    )
     answer = town_api.get("/api/v1/devices/a9/belief", params=window(6_000))
     assert "5100 pings" in problem(answer, 422)["detail"]
     problem(town_api.get("/api/v1/devices/a9/belief", params=window(11_000)), 422)

@@ -138,3 +138,14 @@ def test_behind_a_proxy_nobody_is_the_local_user(filled):
         for host in ("console.example", "localhost"):
             assert client.get("/api/v1/devices", headers={"Host": host}).status_code == 401
         assert client.get("/healthz").status_code == 200
+
+
+def test_off_loopback_readiness_tells_strangers_no_reasons(filled, problem):
+    health = Fine()
+    health.reasons = ["the broker at 10.0.0.7:1883 refuses the password"]
+    with serving(filled.url, health, loopback=False) as url, httpx.Client(base_url=url) as client:
+        answer = problem(client.get("/readyz"), 503)
+        assert answer["reasons"] == ["the log of `ringfence up` says why"]
+        assert "10.0.0.7" not in str(answer)
+        health.reasons = []
+        assert client.get("/readyz").json() == {"status": "ready"}
