@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from geofence._kernels.evidence import confidence_ppm
-from geofence.records import AMENDED, CLOSED, HELD_BACK, WITHDRAWN
+from geofence.records import AMENDED, CLOSED, FLAG_LATE, HELD_BACK, WITHDRAWN
 from geofence.units import NO_TIME, SECOND_US, to_rfc3339
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ def sentence(ruleset: Ruleset, devices: Devices, row: Any) -> str:
     elif row["change"] == HELD_BACK:
         sure = row["confidence_ppm"] >= confidence_ppm(rule.profile.open_log_odds)
         lead = f"held back, not {'for long' if sure else 'sure'} enough: "
+    elif row["flags"] & FLAG_LATE:
+        lead = "learned late, from pings that came after newer ones: "
     return f"{lead}{device_id} {', '.join(parts)}"
 
 

@@ -1252,6 +1252,10 @@ def test_7_4_late_pings_are_judged_by_the_rules_that_held_then():
     (row,) = earlier.violations
     assert row["violation_id"] == bench.rows[before - 1]["violation_id"]
     assert (row["change"], bench.minutes(row["closed_us"])) == (AMENDED, 15)
+    text = sentence(earlier.ruleset, earlier.devices, row)
+    assert text.startswith(
+        "learned late, from pings that came after newer ones: d0 inside exclusion zone victim"
+    )
 
 
 @pytest.mark.parametrize("seed", range(12))
