@@ -98,6 +98,24 @@ def test_orphaned_servers_of_a_killed_engine_are_taken_care_of(engines, state_ro
     eventually(lambda: not alive(orphans | family), 5)
 
 
+def test_the_engine_says_that_it_runs_and_its_will_that_it_is_lost(
+    engines, state_root, circle_rules, clients, eventually
+):
+    engine = engines("--rules", str(circle_rules), data_dir=state_root)
+    listener = clients(engine.mqtt_url, subscribe="ringfence/v1/engine/0/status")
+
+    def said(state: str) -> bool:
+        return json.loads(listener.next(20).payload)["state"] == state
+
+    eventually(lambda: said("running"), 20)
+    engine.kill()  # its broker goes on, and publishes the will
+    eventually(lambda: said("lost"), 20)
+    again = engines("--rules", str(circle_rules), data_dir=state_root)
+    listener = clients(again.mqtt_url, subscribe="ringfence/v1/engine/0/status")
+    eventually(lambda: said("running"), 30)
+    assert again.stop() == 0
+
+
 def server_of(pid: int, program: str) -> int | None:
     """The pid of the server of this name that the engine itself has started; None: it does not run."""
     for child in alive(descendants(pid)):
