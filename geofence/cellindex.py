@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from geofence._kernels import nodes, raster
-from geofence._kernels.cover import cover
+from geofence._kernels.cover import beyond, cover
 from geofence._kernels.lists import NODE_BITS, sort_entries
 from geofence._kernels.walk import walk_tracks
 from geofence.pieces import NORTH, SOUTH
-from geofence.units import E7, HALF_TURN_E7, NO_FIX, QUARTER_TURN_E7
+from geofence.units import E7, HALF_TURN_E7, QUARTER_TURN_E7
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 
 __all__ = ["CellIndex", "fit_grid"]
 
-MAX_CELLS: Final = (
-    1 << 18
-)  # 1 MB of words: every ping reads one of them, so they should stay in the second-level cache
+# 1 MB of words where zones are: every ping there reads one of them, so they should stay in the second-level
+# cache. With 2 MB counties and cities cost the same, one coast a quarter more.
+MAX_CELLS: Final = 1 << 18
+MOST_CELLS: Final = 1 << 22  # 16 MB, where most of the grid lies far from any zone and hardly a ping reads it
 MIN_CELLS: Final = 1 << 10
+OCCUPIED_BITS: Final = 7  # a board of 128 by 128 fields tells how much of their common box zones are in
 CELLS_PER_EDGE: Final = 64  # a small set needs no large grid: most of its cells would be empty
 MIN_SHIFT: Final = 5  # cells of 32 counts (0.4 m); smaller ones would not tell edges apart any better
 MAX_LEVELS: Final = 8
@@ -121,7 +123,7 @@ class CellIndex:
         self, lon_e7: NDArray[np.int32], lat_e7: NDArray[np.int32], found: NDArray[np.int64]
     ) -> NDArray[np.int64]:
         """Look again under the other longitude of positions that have two within +-214 degrees."""
-        far = np.flatnonzero((np.abs(lon_e7.astype(np.int64)) >= self.alias_from) & (lon_e7 != NO_FIX))
+        far = beyond(lon_e7, self.alias_from)
         if not len(far):
             return found
         lon = lon_e7[far].astype(np.int64)
@@ -131,7 +133,7 @@ class CellIndex:
 
     def _at_poles(self, lat_e7: NDArray[np.int32], found: NDArray[np.int64]) -> NDArray[np.int64]:
         """At a pole all longitudes are one place: every polygon that touches it covers it."""
-        at_pole = np.flatnonzero(np.abs(lat_e7.astype(np.int64)) == QUARTER_TURN_E7)
+        at_pole = beyond(lat_e7, QUARTER_TURN_E7)
         if not len(at_pole):
             return found
         touching = self.columns.poles[None, :] & np.where(lat_e7[at_pole] > 0, NORTH, SOUTH)[:, None]
@@ -229,7 +231,8 @@ class _Builder:
         west, south = c.boxes[:, :2].min(axis=0)
         east, north = c.boxes[:, 2:].max(axis=0)
         weight = len(c.edges) + 8 * int(np.count_nonzero(c.reach_mm))
-        most: int = min(max(MIN_CELLS, CELLS_PER_EDGE * weight), MAX_CELLS)
+        fits = min(int(MAX_CELLS / _occupied(c.boxes)), MOST_CELLS)
+        most: int = min(max(MIN_CELLS, CELLS_PER_EDGE * weight), fits)
         while True:
             grid = fit_grid(int(west), int(south), int(east), int(north), most)
             if self._cover_estimate(grid) <= MAX_COVERS or most <= MIN_CELLS:
@@ -263,6 +266,28 @@ class _Builder:
         corner = np.stack([(col + col0) << kx, (row + row0) << ky], axis=1)
         entries[:, 0] = np.repeat(np.arange(len(where)), np.diff(begins)[where])
         return _Level(entries, np.append(begins[where], len(entries)), where, corner, pool)
+
+
+def _occupied(boxes: NDArray[np.int64]) -> float:
+    """The share of the zones' common box in which zones are, roughly; those count that are no wider than half
+    a turn, since the box of a zone on both sides of the antimeridian goes round the Earth.
+
+    Pings come where zones are. The counties of the United States lie in a twentieth of their box, since the
+    Aleutians and Samoa belong to them. With a grid as coarse as if they filled it, half of the pings had to
+    read a node as well, and took a third longer.
+    """
+    fields = 1 << OCCUPIED_BITS
+    low, high = boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)
+    size = (high - low) // fields + 1
+    narrow = boxes[boxes[:, 2] - boxes[:, 0] <= HALF_TURN_E7]
+    first, end = (narrow[:, :2] - low) // size, (narrow[:, 2:] - low) // size + 1
+    # how many boxes cover each field: their corners, summed up both ways
+    stride = fields + 1
+    corners = np.zeros(stride * stride, np.int64)
+    for row, col, sign in ((first, first, 1), (first, end, -1), (end, first, -1), (end, end, 1)):
+        corners += sign * np.bincount(row[:, 1] * stride + col[:, 0], minlength=stride * stride)
+    zones = corners.reshape(stride, stride).cumsum(axis=0).cumsum(axis=1)
+    return max(int(np.count_nonzero(zones)), 1) / fields**2
 
 
 def _worth_dividing(cost: NDArray[np.float64], depth: int, bytes_left: int) -> NDArray[np.bool_]:

@@ -22,7 +22,7 @@ from geofence._kernels.lists import CHAIN, MIXED, NODE, NODE_BITS
 from geofence._kernels.raster import ASK, CIRCLE
 from geofence._kernels.tree import STACK, nearest_chord
 
-__all__ = ["cover", "parity"]
+__all__ = ["beyond", "cover", "parity"]
 
 BLOCK = 2048  # a block's pings, words and queues stay in the first-level cache from pass to pass
 
@@ -153,23 +153,64 @@ def _mixed(
 
 
 @njit(cache=True, nogil=True)
-def _read_grid(lon_e7, lat_e7, words, kx, ky, col0, row0, last_col, last_row, cols, out):
-    """The top grid's word for each ping. A position beyond the grid is led to its rim, which is empty.
+def beyond(e7, limit_e7):
+    """Which positions lie this far from 0 or farther: int64 (k,), ascending; those without a fix do not.
 
-    No branch, so that the compiler makes it a vector loop.
+    e7       : int32 (n,)  longitudes or latitudes
+    limit_e7 : int64       below 2**31
+
+    Most batches have none, so they are counted first, in a vector loop without a memory of its own.
     """
-    for j in range(len(lon_e7)):
-        col = min(max((np.int64(lon_e7[j]) >> kx) - col0, 0), last_col)
-        row = min(max((np.int64(lat_e7[j]) >> ky) - row0, 0), last_row)
-        out[j] = words[np.uint64(row * cols + col)]
+    no_fix = np.int32(-(1 << 31))
+    high = np.int32(limit_e7)
+    low = np.int32(-limit_e7)
+    count = 0
+    for i in range(len(e7)):
+        count += (e7[i] >= high) | ((e7[i] <= low) & (e7[i] != no_fix))
+    found = np.empty(count, np.int64)
+    count = 0
+    if len(found) > 0:
+        for i in range(len(e7)):
+            if e7[i] >= high or (e7[i] <= low and e7[i] != no_fix):
+                found[count] = i
+                count += 1
+    return found
 
 
 @njit(cache=True, nogil=True)
-def _keep_busy(top, n, ping, word):
-    """Keep the pings whose word is not 0: their numbers in the block, their words; how many."""
+def _places(lon_e7, lat_e7, kx, ky, col0, row0, cols, rows, place):
+    """The place of each ping's cell in the top grid. A position beyond the grid is led to its rim, which is
+    empty.
+
+    place : uint32 (n,)  written
+
+    No branch, and 32 bits all the way, so that the compiler makes it a loop of full vectors: with int64 and
+    comparisons on both sides this and the read took 1.26 ns a ping, now 0.6. The sign's bit is flipped, so
+    that a shift without sign counts cells from the west; less than the first column wraps round to a large
+    number, and one comparison finds either side. Cells are less than 2**31 wide: see cellindex.fit_grid.
+    """
+    sign = np.uint32(1 << 31)
+    lon = lon_e7.view(np.uint32)
+    lat = lat_e7.view(np.uint32)
+    shift_x = np.uint32(kx) & np.uint32(31)
+    shift_y = np.uint32(ky) & np.uint32(31)
+    first_col = np.uint32(col0 + ((1 << 31) >> kx))
+    first_row = np.uint32(row0 + ((1 << 31) >> ky))
+    last_col = np.uint32(cols - 1)
+    last_row = np.uint32(rows - 1)
+    width = np.uint32(cols)
+    for j in range(len(lon)):
+        col = np.uint32(np.uint32(np.uint32(lon[j] ^ sign) >> shift_x) - first_col)
+        row = np.uint32(np.uint32(np.uint32(lat[j] ^ sign) >> shift_y) - first_row)
+        place[j] = np.uint32(min(row, last_row) * width) + min(col, last_col)
+
+
+@njit(cache=True, nogil=True)
+def _read_grid(words, n, place, ping, word):
+    """Read the top grid, and keep the pings whose word is not 0: their numbers, their words; how many."""
     busy = np.uint64(0)
     for j in range(n):
-        w = top[j]
+        w = words[np.uint64(place[j])]
         word[busy] = w
         ping[busy] = j
         busy += np.uint64(w != 0)
@@ -315,13 +356,14 @@ def cover(
     node = np.empty(BLOCK, np.int32)
     test = np.empty(BLOCK, np.int32)
     head = np.empty(BLOCK, np.int32)
+    place = np.empty(BLOCK, np.uint32)
     extra = np.empty(BLOCK, np.int32)
     scratch = np.empty((STACK, 3), np.float64)
     for start in range(0, len(lon_e7), BLOCK):
         xs = lon_e7[start : start + BLOCK]
         ys = lat_e7[start : start + BLOCK]
-        _read_grid(xs, ys, words, kx, ky, col0, row0, cols - 1, rows - 1, cols, head)
-        busy = _keep_busy(head, len(xs), ping, word)
+        _places(xs, ys, kx, ky, col0, row0, cols, rows, place)
+        busy = _read_grid(words, len(xs), place, ping, word)
         nodes, tests = _sort_out(word, busy, node, test)
         sx = kx
         sy = ky
