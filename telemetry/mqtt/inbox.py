@@ -129,6 +129,7 @@ class Inbox:
         self._arrived = threading.Condition()
         self._messages = 0
         self._bytes = 0
+        self._wanted = 1  # messages for which the taker wants to be woken
         self._closed = False
 
     def __len__(self) -> int:
@@ -145,7 +146,8 @@ class Inbox:
             self._chunks.append(chunk)
             self._messages += len(chunk)
             self._bytes += chunk.payload_bytes
-            self._arrived.notify()
+            if self._messages >= self._wanted or self.is_full:
+                self._arrived.notify()
 
     def close(self) -> None:
         """Wake the taker for good; what is in the inbox can still be taken."""
@@ -153,18 +155,28 @@ class Inbox:
             self._closed = True
             self._arrived.notify()
 
-    def take(self, wait_s: float, coalesce_s: float, max_messages: int) -> Messages | None:
+    def take(
+        self, wait_s: float, coalesce_s: float, max_messages: int, enough: int | None = None
+    ) -> Messages | None:
         """Up to ``max_messages`` in one; None when none arrives within ``wait_s``.
 
-        After the first it waits ``coalesce_s`` for more: brokers write one message at a time.
+        After the first it waits ``coalesce_s`` for more, until there are ``enough``: brokers write one message
+        at a time.
         """
+        enough = max_messages if enough is None else min(enough, max_messages)
         with self._arrived:
-            if not self._arrived.wait_for(lambda: self._messages or self._closed, wait_s):
+            if not self._wait_for(1, wait_s):
                 return None
-            if self._messages < max_messages and not self._closed:
-                self._arrived.wait_for(lambda: self._messages >= max_messages or self._closed, coalesce_s)
+            self._wait_for(enough, coalesce_s)
             chunks = self._pop(max_messages)
         return self._join(chunks) if chunks else None
+
+    def _wait_for(self, messages: int, wait_s: float) -> bool:
+        """Wait until so many are here, or no more can come; whether it came to that."""
+        self._wanted = messages
+        return self._arrived.wait_for(
+            lambda: self._messages >= messages or self.is_full or self._closed, wait_s
+        )
 
     def _pop(self, max_messages: int) -> list[Chunk]:
         chunks: list[Chunk] = []

@@ -301,23 +301,42 @@ class FrameSocket:
     def __init__(self, sock: socket.socket, reader: FrameReader) -> None:
         self._sock = sock
         self._reader = reader
+        self._by_records = isinstance(sock, ssl.SSLSocket)
         self._out = bytearray()
         self.ended = False  # the other end has closed
 
     def fill(self) -> None:
         """Read what there is, up to some mebibytes of messages."""
         reader = self._reader
+        while not self.ended and reader.protocol_error is None and reader.payload_bytes < BYTES_PER_TURN:
+            room = reader.room()
+            count = self._read_into(room)
+            if count:
+                reader.received(count)
+            if count < len(room):
+                return
+
+    def _read_into(self, room: memoryview) -> int:
+        """Fill the room as far as there are bytes; gives how many.
+
+        A plain socket gives all that it has at once, so a short read is the last. TLS gives one record at a
+        time, which is one message as a rule: they are gathered, so that they are scanned together.
+        """
+        count = 0
         try:
-            while not self.ended and reader.protocol_error is None and reader.payload_bytes < BYTES_PER_TURN:
-                count = self._sock.recv_into(reader.room())
-                if count == 0:
+            while count < len(room):
+                more = self._sock.recv_into(room[count:] if count else room)
+                if more == 0:
                     self.ended = True
-                else:
-                    reader.received(count)
+                    break
+                count += more
+                if not self._by_records:
+                    break
         except _WOULD_BLOCK:
             pass
         except OSError:
             self.ended = True
+        return count
 
     def recv(self, count: int) -> bytes:
         """Bytes of control packets, as paho asks for them; the stream's end once they are used up."""

@@ -57,9 +57,16 @@ NEVER_EXPIRES_S: Final = 0xFFFF_FFFF  # session expiry interval of MQTT 5; in 3.
 KEEPALIVE_S: Final = 30
 CONNECT_TIMEOUT_S: Final = 5.0
 HANDSHAKE_TIMEOUT_S: Final = 10.0  # from an open socket to the CONNACK, and from the last byte to the SUBACK
-COALESCE_S: Final = 0.002  # after the first message of a receive: brokers write one message at a time
-SHORT_READ: Final = 64  # messages; after fewer the network thread waits a little before it reads on,
-LINGER_S: Final = 0.001  # so that a broker's one write per message does not cost one wake-up each
+# A broker writes one message at a time. So that this does not cost one wake-up each, the network thread waits
+# a little before it reads on, and the taker before it takes; both longer in a dense stream, where a message
+# costs the less the more are handled together (python -m benchmarks.ingest).
+LINGER_S: Final = 0.001  # before a read, after one that was short
+COALESCE_S: Final = 0.002  # after the first message of a receive
+DENSE_PER_S: Final = 16_000  # messages; from here on
+DENSE_LINGER_S: Final = 0.005
+DENSE_COALESCE_S: Final = 0.020
+SHORT_READ: Final = 4096  # messages; a read of as many found a backlog, and there is more of it
+ENOUGH: Final = 2048  # messages; for a taker who has as many a call costs little
 TURN_S: Final = 0.5  # the longest sleep of the network thread
 RETRY_FIRST_S: Final = 0.2  # wait before a reconnect; doubled each time, with jitter
 RETRY_LAST_S: Final = 15.0
@@ -154,6 +161,8 @@ class Session:
         self._opened_s = self._deadline_s = 0.0
         self._drained = False  # the last look found nothing to read
         self._lingering = False  # the last read was short
+        self._dense = False  # messages come in a dense stream
+        self._read_s = 0.0  # when the last read was
         self._told = False  # its end has been dealt with
         self._heard = False  # the broker has read all that was sent before the goodbye
         self._failures = self._short_connections = 0
@@ -175,7 +184,8 @@ class Session:
     def receive(self, wait_s: float, max_messages: int) -> Messages | None:
         """Messages that arrived, in order, up to ``max_messages``; None when none comes within ``wait_s``."""
         was_full = self._inbox.is_full
-        messages = self._inbox.take(wait_s, COALESCE_S, max_messages)
+        coalesce_s = DENSE_COALESCE_S if self._dense else COALESCE_S
+        messages = self._inbox.take(wait_s, coalesce_s, max_messages, ENOUGH)
         if was_full:
             self._wake()
         return messages
@@ -282,7 +292,7 @@ class Session:
             self._ended("closed")
             return
         if self._lingering:
-            time.sleep(LINGER_S)
+            time.sleep(DENSE_LINGER_S if self._dense else LINGER_S)
         readable = self._sleep(sock)
         self._lingering = False
         if readable and not self._inbox.is_full:
@@ -290,6 +300,9 @@ class Session:
             self._receiver.read()
             chunk = self._receiver.take(self._link, self._owed)
             if chunk is not None:
+                now_s = time.monotonic()
+                self._dense = len(chunk) > DENSE_PER_S * (now_s - self._read_s)
+                self._read_s = now_s
                 self._lingering = len(chunk) < SHORT_READ
                 self._inbox.put(chunk)
         else:

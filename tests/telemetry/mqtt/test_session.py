@@ -429,7 +429,7 @@ def test_a_server_that_accepts_but_never_subscribes_is_given_up(pretender, monke
 
 @pytest.fixture
 def keeper():
-    """``keeper(frames)``: a broker's URL, which sends these before it grants a SUBSCRIBE, and what it read."""
+    """``keeper(frames)``: the URL of a broker that sends these before the SUBACK, and what it then reads."""
     opened = []
 
     def start(frames) -> tuple[str, bytearray]:
