@@ -160,8 +160,8 @@ class Inbox:
     ) -> Messages | None:
         """Up to ``max_messages`` in one; None when none arrives within ``wait_s``.
 
-        After the first it waits ``coalesce_s`` for more, until there are ``enough``: brokers write one message
-        at a time.
+        After the first it waits ``coalesce_s`` for more, until there are ``enough``: brokers write one
+        message at a time.
         """
         enough = max_messages if enough is None else min(enough, max_messages)
         with self._arrived:
