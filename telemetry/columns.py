@@ -182,7 +182,10 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class AlertChange:
-    """One step in an alert's life, decided by the pipeline; a row of ``alert_log`` and of ``alerts``."""
+    """One step in an alert's life, decided by the pipeline; a row of ``alert_log`` and of ``alerts``.
+
+    rules_version : the rules by which it was decided; 0: those of the batch
+    """
 
     alert_id: int
     change: str  # opened, updated, withdrawn
@@ -193,6 +196,7 @@ class AlertChange:
     severity: str
     time_us: int
     sentence: str
+    rules_version: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,7 @@ class AlertTracker:
             severity=SEVERITIES[row["severity"]],
             time_us=moment,
             sentence=sentence(decided.ruleset, decided.devices, row),
+            rules_version=decided.version,
         )
 
     def snapshot(self) -> bytes:

@@ -83,7 +83,7 @@ def _apply(cursor: Cursor[Any], batch: Batch, now: datetime) -> dict[int, _Alert
             "who": None,
             "outcome": None,
             "note": None,
-            "rules_version": batch.rules_version,
+            "rules_version": step.rules_version or batch.rules_version,
         }
         logged.append(values)
         suppression = next((s for s in suppressions if s.fits(step)), None)

@@ -119,13 +119,13 @@ class StatusBoard:
 
     def _allocate(self, n: int) -> None:
         """Room for n devices; what is kept stays, unless n is 0."""
-        kept = (self._times, self._numbers, self._waits) if n else None
+        kept: tuple[NDArray[Any], ...] = (self._times, self._numbers, self._waits) if n else ()
         self._times: NDArray[np.int64] = np.full((n, kernel.TIMES), NO_TIME, np.int64)
         self._numbers: NDArray[np.int32] = np.zeros((n, kernel.NUMBERS), np.int32)
         self._waits: NDArray[np.bool_] = np.zeros(n, np.bool_)
-        if kept is not None:
-            for was, now in zip(kept, (self._times, self._numbers, self._waits), strict=True):
-                now[: len(was)] = was
+        fresh: tuple[NDArray[Any], ...] = (self._times, self._numbers, self._waits)
+        for was, now in zip(kept, fresh, strict=False):
+            now[: len(was)] = was
 
 
 def write_statuses(cursor: Cursor[Any], statuses: Sequence[DeviceStatus]) -> None:

@@ -115,6 +115,11 @@ def test_every_table_has_its_rows(store, make, query):
     ]
 
 
+def test_an_alert_names_the_rules_that_its_step_was_decided_by(store, make, query):
+    store.commit(make.batch(alerts=[_alert(), replace(_alert(rules_version=9), alert_id=8)]))
+    assert query("SELECT alert_id, rules_version FROM alerts ORDER BY alert_id") == [(7, 1), (8, 9)]
+
+
 def test_the_same_batch_again_changes_nothing(store, make, query):
     batch = _full(make)
     store.commit(batch)
