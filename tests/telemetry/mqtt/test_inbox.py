@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -143,3 +145,35 @@ def test_chunks_come_out_as_they_went_in_however_they_are_cut(sizes, takes):
 def acknowledged_times(ids: list[int]) -> list[int]:
     """The packet ids were given from 1, one for each microsecond."""
     return [packet_id - 1 for packet_id in ids]
+
+
+def one_message(number: int) -> Chunk:
+    receipt = Receipt(1, np.array([number], np.uint16), np.array([number], np.int64))
+    column = np.zeros(1, np.int64)
+    return Chunk(
+        np.frombuffer(b"x", np.uint8), column, column + 1, np.zeros(1, np.int32), column + number, receipt
+    )
+
+
+def test_a_taker_waits_until_there_are_enough_and_no_longer():
+    inbox = Inbox(Topics(), lambda _: None)
+    taken = []
+    taker = threading.Thread(target=lambda: taken.append(inbox.take(3600.0, 3600.0, 10, 3)))
+    taker.start()
+    for number in (1, 2, 3):
+        assert taker.is_alive()
+        inbox.put(one_message(number))
+    taker.join(60)
+    assert [message.received_time_us.tolist() for message in taken] == [[1, 2, 3]]
+
+
+def test_a_full_inbox_or_a_closed_one_keeps_no_taker_waiting(monkeypatch):
+    inbox = Inbox(Topics(), lambda _: None)
+    inbox.put(one_message(1))
+    monkeypatch.setattr("telemetry.mqtt.inbox.MAX_BYTES", 1)
+    assert len(inbox.take(3600.0, 3600.0, 10, 3) or []) == 1
+    monkeypatch.undo()
+    inbox.put(one_message(2))
+    inbox.close()
+    assert len(inbox.take(3600.0, 3600.0, 10, 3) or []) == 1
+    assert inbox.take(3600.0, 3600.0, 10) is None

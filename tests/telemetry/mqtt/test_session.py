@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import threading
@@ -446,8 +447,9 @@ def keeper():
             for frame in frames:
                 connection.sendall(frame)
             connection.sendall(b"\x90" + bytes([2 + len(FILTERS)]) + subscribe[2:4] + b"\1" * len(FILTERS))
-            while data := connection.recv(65_536):
-                read.extend(data)
+            with contextlib.suppress(OSError):
+                while data := connection.recv(65_536):
+                    read.extend(data)
 
         threading.Thread(target=serve, daemon=True).start()
         return f"mqtt://127.0.0.1:{listener.getsockname()[1]}", read
