@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from geofence._kernels import near as kernels
+from geofence._kernels import near as near_kernel
+from geofence._kernels import near_lists
 from geofence._kernels.lists import IS_GRID, sort_entries
+from geofence._kernels.near_plane import LANES
 from geofence._kernels.raster import grow_boxes
 from geofence.cellindex import fit_grid
 
@@ -43,10 +46,15 @@ class NearIndex:
     lists: NDArray[np.int32]
     grid: tuple[int, int, int, int, int, int]
 
+    @cached_property
+    def border(self) -> NDArray[np.float64]:
+        """float64 (4, p + LANES): the pieces by columns, and as many zeros as a vector may read past them."""
+        return np.ascontiguousarray(np.pad(self.columns.pieces.T, ((0, 0), (0, LANES))))
+
     @property
     def nbytes(self) -> int:
         """Bytes of memory."""
-        return self.cells.nbytes + self.lists.nbytes
+        return self.cells.nbytes + self.lists.nbytes + self.border.nbytes
 
     @classmethod
     def of(cls, columns: ZoneColumns, sides: CellIndex, serves_mm: int) -> NearIndex:
@@ -65,7 +73,7 @@ class NearIndex:
         while tasks:
             grid, zones, parent, depth = tasks.pop()
             kx, ky, col0, row0, cols, rows = grid
-            entries, pool = kernels.rasterise_near(
+            entries, pool = near_lists.rasterise_near(
                 zones,
                 serves_mm,
                 columns.boxes,
@@ -81,7 +89,7 @@ class NearIndex:
                 and n_cells < 16 * MAX_CELLS
             )
             heavy = HEAVY_ZONES << depth if nests else np.iinfo(np.int64).max
-            new_cells, words, too_heavy = kernels.pack_near(
+            new_cells, words, too_heavy = near_lists.pack_near(
                 entries, begins, pool, columns.centres, n_words, heavy
             )
             halvings = min(NESTED_HALVINGS, kx - MIN_SHIFT, ky - MIN_SHIFT)
@@ -120,7 +128,7 @@ class NearIndex:
         buffers aside.
         """
         found: tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]
-        found = kernels.near(
+        found = near_kernel.near(
             lon_e7,
             lat_e7,
             limit_mm,
@@ -128,6 +136,7 @@ class NearIndex:
             self.cells,
             self.lists,
             *self.grid,
+            self.border,
             *self.columns.for_distance[2:],
         )
         return found
