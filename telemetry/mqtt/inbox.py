@@ -130,6 +130,7 @@ class Inbox:
         self._messages = 0
         self._bytes = 0
         self._wanted = 1  # messages for which the taker wants to be woken
+        self._filled = False  # it was full, and the taker has not been told
         self._closed = False
 
     def __len__(self) -> int:
@@ -146,8 +147,15 @@ class Inbox:
             self._chunks.append(chunk)
             self._messages += len(chunk)
             self._bytes += chunk.payload_bytes
+            self._filled |= self.is_full
             if self._messages >= self._wanted or self.is_full:
                 self._arrived.notify()
+
+    def was_full(self) -> bool:
+        """Whether it was full since this was last asked: who puts may then wait for room, and be woken."""
+        with self._arrived:
+            filled, self._filled = self._filled, False
+        return filled
 
     def close(self) -> None:
         """Wake the taker for good; what is in the inbox can still be taken."""

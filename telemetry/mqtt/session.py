@@ -183,10 +183,9 @@ class Session:
 
     def receive(self, wait_s: float, max_messages: int) -> Messages | None:
         """Messages that arrived, in order, up to ``max_messages``; None when none comes within ``wait_s``."""
-        was_full = self._inbox.is_full
         coalesce_s = DENSE_COALESCE_S if self._dense else COALESCE_S
         messages = self._inbox.take(wait_s, coalesce_s, max_messages, ENOUGH)
-        if was_full:
+        if self._inbox.was_full():
             self._wake()
         return messages
 

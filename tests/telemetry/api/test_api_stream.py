@@ -11,7 +11,7 @@ import httpx
 import psycopg
 import pytest
 
-from telemetry.alerts.tail import Event, parse
+from telemetry.alerts.stream import Event, parse
 from tests.telemetry.api.town import MINUTE_US, START_US, serving
 
 

@@ -177,3 +177,13 @@ def test_a_full_inbox_or_a_closed_one_keeps_no_taker_waiting(monkeypatch):
     inbox.close()
     assert len(inbox.take(3600.0, 3600.0, 10, 3) or []) == 1
     assert inbox.take(3600.0, 3600.0, 10) is None
+
+
+def test_that_it_was_full_is_told_once_even_when_it_filled_while_the_taker_waited(monkeypatch):
+    inbox = Inbox(Topics(), lambda _: None)
+    assert not inbox.was_full()
+    monkeypatch.setattr("telemetry.mqtt.inbox.MAX_BYTES", 1)
+    inbox.put(one_message(1))
+    assert len(inbox.take(3600.0, 3600.0, 10) or []) == 1
+    assert not inbox.is_full
+    assert [inbox.was_full(), inbox.was_full()] == [True, False]
