@@ -183,12 +183,13 @@ class Terminal:
         self.ours, theirs = pty.openpty()
         termios.tcsetwinsize(theirs, (30, 130))
         self.modes = termios.tcgetattr(theirs)
+        outer = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES"}}
         self.process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, url, "table"],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
-            env=os.environ | {"TERM": "xterm-256color", "NO_COLOR": "1"},
+            env=outer | {"TERM": "xterm-256color", "NO_COLOR": "1"},
         )
         self.theirs = theirs
         self.drawn = ""
