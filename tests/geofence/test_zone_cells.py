@@ -9,6 +9,7 @@ import shapely
 from benchmarks.counties import county_features
 from geofence import ZoneSet
 from geofence._kernels.lists import CHAIN, MIXED, NODE, NODE_WORDS
+from geofence.cellindex import MAX_CELLS, MOST_CELLS
 from tests import naive
 from tests.geofence.zone_shapes import box, collection, feature, point, star, telling_positions
 
@@ -142,3 +143,32 @@ def test_real_counties_to_the_unit():
     x, y = np.concatenate(xs), np.concatenate(ys)
     assert len(features) == 100
     assert np.array_equal(zones.covering_e7(x, y), pairs_by_shapely(shapes, x, y))
+
+
+@pytest.mark.parametrize("at", [(-2_139_000_000, -880_000_000), (2_138_000_000, 880_000_000), (0, 0)])
+def test_positions_anywhere_on_earth_and_none(at):
+    """What lies beyond the grid, on whatever side and however far, is in no cell of it."""
+    polygon = [[box(at[0], at[1], at[0] + 70_001, at[1] + 90_001)]]
+    zones = ZoneSet.from_geojson(collection(feature("z", polygon)))
+    lon = [-(1 << 31), -2_140_000_000, at[0] - 1, at[0], at[0] + 70_001, at[0] + 70_002, 2_140_000_000]
+    lat = [-(1 << 31), -900_000_000, at[1] - 1, at[1], at[1] + 90_001, at[1] + 90_002, 900_000_000]
+    x, y = (v.ravel().astype(np.int32) for v in np.meshgrid(lon, lat))
+    turns = (0, -3_600_000_000, 3_600_000_000)
+    want = [
+        i
+        for i in range(len(x))
+        if any(naive.covers(polygon, (int(x[i]) + turn, int(y[i]))) for turn in turns) and x[i] != -(1 << 31)
+    ]
+    assert zones.covering_e7(x, y)[0].tolist() == want
+
+
+def test_zones_far_apart_have_cells_as_fine_as_most_of_them_need():
+    """What lies between them is hardly asked for, so it does not count; nor does a box around the Earth."""
+    rng = np.random.default_rng(8)
+    places = [(CITY[0] + int(rng.integers(0, 9e7)), CITY[1] + int(rng.integers(0, 4e7))) for _ in range(900)]
+    features = [feature(f"z{i}", [star(rng, place, 900_000, 40)]) for i, place in enumerate(places)]
+    across = [[box(1_799_000_000, 0, 1_800_000_000, 9)], [box(-1_800_000_000, 0, -1_799_000_000, 9)]]
+    far = [[box(0, 0, 1_000_000, 1_000_000)]]
+    for other in (far, across):
+        *_, cols, rows = ZoneSet.from_geojson(collection(*features, feature("o", other))).whole.index.grid
+        assert MAX_CELLS < cols * rows <= MOST_CELLS
