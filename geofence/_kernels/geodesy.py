@@ -29,6 +29,7 @@ __all__ = [
     "chord_to_piece2",
     "ecef",
     "sin_cos",
+    "sin_cos_near_zero",
     "to_mm",
 ]
 
@@ -52,10 +53,8 @@ HALF_PI = math.pi / 2.0
 
 
 @njit(cache=True, nogil=True)
-def sin_cos(angle_e7):
-    """Sine and cosine of an angle in 1e-7 degree (float64, within +-720 degrees)."""
-    turns = math.floor(angle_e7 / QUARTER_E7 + 0.5)
-    r = (angle_e7 - turns * QUARTER_E7) * RADIANS_PER_E7
+def sin_cos_near_zero(r):
+    """Sine and cosine of an angle within +-pi / 4, radians."""
     z = r * r
     s = -2.50507602534068634195e-08 + z * 1.58969099521155010221e-10
     s = 2.75573137070700676789e-06 + z * s
@@ -69,6 +68,15 @@ def sin_cos(angle_e7):
     c = -1.38888888888741095749e-03 + z * c
     c = 4.16666666666666019037e-02 + z * c
     c = 1.0 - 0.5 * z + z * z * c
+    return s, c
+
+
+@njit(cache=True, nogil=True)
+def sin_cos(angle_e7):
+    """Sine and cosine of an angle in 1e-7 degree (float64, within +-720 degrees)."""
+    turns = math.floor(angle_e7 / QUARTER_E7 + 0.5)
+    r = (angle_e7 - turns * QUARTER_E7) * RADIANS_PER_E7
+    s, c = sin_cos_near_zero(r)
     quadrant = int(turns) & 3
     if quadrant == 0:
         return s, c

@@ -28,7 +28,7 @@ from geofence._kernels.near_plane import (
     fill_planes,
     quick_chord2,
 )
-from geofence._kernels.raster import CIRCLE
+from geofence._kernels.raster import CIRCLE, room1
 from geofence._kernels.tree import STACK, nearest_chord
 
 __all__ = ["near"]
@@ -73,10 +73,9 @@ def near(
     Returns ping int64, zone int32, signed distance int32 mm.
     """
     n = len(lon_e7)
-    room = n + 16
-    out_ping = np.empty(room, np.int64)
-    out_zone = np.empty(room, np.int32)
-    out_mm = np.empty(room, np.int32)
+    out_ping = np.empty(n + 16, np.int64)
+    out_zone = np.empty(n + 16, np.int32)
+    out_mm = np.empty(n + 16, np.int32)
     used = 0
     scratch = np.empty((STACK, 3), np.float64)
     queue = np.empty(BLOCK, np.int64)
@@ -112,11 +111,9 @@ def near(
         for j in range(waiting):
             counts[j] = lists[place[j]]
             pairs += counts[j]
-        if used + pairs > room:
-            room = 2 * room + pairs
-            out_ping = _longer(out_ping, used, room)
-            out_zone = _longer(out_zone, used, room)
-            out_mm = _longer(out_mm, used, room)
+        out_ping = room1(out_ping, used, pairs)
+        out_zone = room1(out_zone, used, pairs)
+        out_mm = room1(out_mm, used, pairs)
         fill_planes(lats, waiting, planes)
         for j in range(waiting):
             i = queue[j]
@@ -268,10 +265,3 @@ def _defined(lists, at, kind, zone, fx, fy, far_m, pieces, zone_piece, spheres, 
         far_m,
         scratch,
     )
-
-
-@njit(cache=True, nogil=True)
-def _longer(column, used, room):
-    longer = np.empty(room, column.dtype)
-    longer[:used] = column[:used]
-    return longer

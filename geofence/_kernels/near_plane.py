@@ -27,7 +27,7 @@ import math
 import numpy as np
 from numba import njit
 
-from geofence._kernels.geodesy import E2, MEAN_RADIUS_M, RADIANS_PER_E7, SEMI_MAJOR_M
+from geofence._kernels.geodesy import E2, MEAN_RADIUS_M, RADIANS_PER_E7, SEMI_MAJOR_M, sin_cos_near_zero
 
 __all__ = ["COLUMNS", "FLAT_LAT", "LANES", "arc_of_chord2", "error_m", "fill_planes", "quick_chord2"]
 
@@ -50,19 +50,7 @@ def fill_planes(lat_e7, count, planes):
     for i in range(count):
         # by halves, so that the polynomials of geodesy hold without asking for the quadrant
         r = 0.5 * RADIANS_PER_E7 * min(max(lat_e7[i], -FLAT_LAT), FLAT_LAT)
-        z = r * r
-        s = -2.50507602534068634195e-08 + z * 1.58969099521155010221e-10
-        s = 2.75573137070700676789e-06 + z * s
-        s = -1.98412698298579493134e-04 + z * s
-        s = 8.33333333332248946124e-03 + z * s
-        s = -1.66666666666666324348e-01 + z * s
-        s = r + r * z * s
-        c = 2.08757232129817482790e-09 + z * -1.13596475577881948265e-11
-        c = -2.75573143513906633035e-07 + z * c
-        c = 2.48015872894767294178e-05 + z * c
-        c = -1.38888888888741095749e-03 + z * c
-        c = 4.16666666666666019037e-02 + z * c
-        c = 1.0 - 0.5 * z + z * z * c
+        s, c = sin_cos_near_zero(r)
         sine = 2.0 * s * c
         cosine = 1.0 - 2.0 * s * s
         w2 = 1.0 - E2 * sine * sine
